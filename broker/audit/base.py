@@ -1,0 +1,29 @@
+"""What an audit trail offers to those who must record before they act."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.model import AuditRecord
+
+
+class Trail(Protocol):
+    """Append records durably, in order."""
+
+    def append(
+        self, record: AuditRecord, durable: Callable[[Exception | None], None] | None = None
+    ) -> None:
+        """Queue a record from the event loop; call `durable` on the loop once it is on disk.
+
+        `durable` receives None, or the `AuditUnavailable` that kept the record from being
+        written. Raises `AuditUnavailable` at once when the trail has failed or its queue is
+        full.
+        """
+        ...
+
+    async def record(self, record: AuditRecord) -> None:
+        """Append a record and return once it is durable; raise `AuditUnavailable` otherwise."""
+        ...

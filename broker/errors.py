@@ -1,0 +1,93 @@
+"""Every error the broker raises.
+
+    BrokerError
+    |-- ConfigurationError      a setting, file or mode that a person must mend
+    |   `-- PolicyError         one or more problems in policy documents, each with its place
+    |-- InvalidRequest          the caller's request is malformed
+    |-- InvalidToken            a token or assertion was refused
+    |-- UpstreamError           something the broker depends on refused or failed
+    |   |-- IssuerUnavailable   an issuer's discovery document or keys could not be had
+    |   `-- SecretUnavailable   a secret could not be read
+    |-- StorageError            durable records could not be read or written
+    `-- AuditUnavailable        the trail cannot record, so nothing may happen
+
+Texts are for the person who must fix the cause and never hold a secret. HTTP statuses are
+chosen in `broker.api` and `broker.gateway` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class BrokerError(Exception):
+    """Base of every error the broker raises on purpose."""
+
+
+class ConfigurationError(BrokerError):
+    """A setting, file or file mode that a person must mend before the broker can work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in a policy document; line and column count from 1."""
+
+    file: str
+    line: int
+    column: int
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+
+
+class PolicyError(ConfigurationError):
+    """Policy documents that do not load: all their problems at once."""
+
+    def __init__(self, problems: tuple[Problem, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class InvalidRequest(BrokerError):
+    """A malformed request; `field` names the parameter at fault, where there is one."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class InvalidToken(BrokerError):
+    """A token or assertion that was refused.
+
+    `code` is a stable word for the audit trail (`expired`, `bad_signature`, ...). What the
+    caller is told is chosen elsewhere, so that it does not say which check failed.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class UpstreamError(BrokerError):
+    """Something the broker depends on refused or failed; `retryable` if it may pass."""
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class IssuerUnavailable(UpstreamError):
+    """An issuer's discovery document or keys could not be had."""
+
+
+class SecretUnavailable(UpstreamError):
+    """A secret could not be read, and no value within its stated bound is cached."""
+
+
+class StorageError(BrokerError):
+    """Durable records could not be read or written."""
+
+
+class AuditUnavailable(BrokerError):
+    """The audit trail cannot record; whatever was to be recorded must not happen."""

@@ -1,0 +1,1 @@
+"""Identity sources: how a proof of what a caller is gets verified."""

@@ -1,0 +1,169 @@
+"""The nouns of the broker: frozen values without I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from providers.base import Delivery, Plugin, TokenSlot, Upstream
+
+Risk = Literal["low", "medium", "high"]
+Replay = Literal["single_use", "until_exp"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Verified claims about a caller: a workload identity.
+
+    Built by identity sources alone, after every check of the source has passed.
+    `token_id` is the proof's `jti`, or a digest of its claims where it has none; together with
+    `issuer` it identifies the proof for replay. Times are in seconds since the epoch.
+    """
+
+    source: str
+    issuer: str
+    subject: str
+    claims: Mapping[str, Any]
+    token_id: str
+    expires_at: float
+    replay: Replay
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One upstream, as policy declares it; `config` is the plugin's validated service model."""
+
+    name: str
+    provider: str
+    plugin: Plugin
+    config: Any
+    upstream: Upstream | None
+    token_slots: tuple[TokenSlot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """A named capability; `allow`, `deny` are rules as written, `constraints` the plugin's model.
+
+    `max_ttl` is in seconds.
+    """
+
+    name: str
+    service: str
+    allow: tuple[str, ...]
+    deny: tuple[str, ...]
+    delivery: frozenset[Delivery]
+    constraints: Any
+    max_ttl: int | None = None
+    reason_required: bool = False
+    risk: Risk | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """A named principal; `max_ttl` is in seconds."""
+
+    name: str
+    scopes: tuple[str, ...]
+    max_ttl: int | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The record behind a task token.
+
+    Times are whole seconds since the epoch. `claims` are the workload identity's claims that
+    the policy's templates may use. `subject` is the workload identity's, `issuer` its issuer.
+    """
+
+    jti: str
+    agent: str
+    issuer: str
+    subject: str
+    scopes: tuple[str, ...]
+    issued_at: int
+    expires_at: int
+    policy_version: str
+    client_id: str
+    task: str | None = None
+    reason: str | None = None
+    parent_jti: str | None = None
+    actor: Mapping[str, Any] | None = None
+    claims: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EnrolledKey:
+    """A public key enrolled for a local agent; `kid` is its RFC 7638 thumbprint."""
+
+    agent: str
+    kid: str
+    public_jwk: Mapping[str, str]
+    enrolled_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    """A request that policy permits: by which scope and rule, at which risk."""
+
+    scope: str
+    rule: str
+    risk: Risk
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """A request that policy refuses.
+
+    `reason` is a sentence for the person who reads it; `rule` the deny rule that matched, or
+    None where no rule allowed; `allowed` what would have been allowed; `scopes` the scopes of
+    the same service that the agent could ask for instead.
+    """
+
+    reason: str
+    rule: str | None = None
+    allowed: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+
+
+Decision = Allow | Deny
+
+
+class AuditRecord(NamedTuple):
+    """One line of the trail, before the writer adds sequence and chain.
+
+    A tuple because two are made for each proxied request. `time` is in seconds since the
+    epoch. `action` is a dotted verb (`token.exchange`, `proxy.request`, `secret.put`,
+    `policy.load`); `phase` is `intent` or `outcome`; `operation` joins the two. `decision` is
+    `allow`, `deny` or `error`. `path` has passed redaction.
+    """
+
+    time: float
+    action: str
+    phase: Literal["intent", "outcome"]
+    operation: str
+    decision: Literal["allow", "deny", "error"]
+    agent: str | None = None
+    issuer: str | None = None
+    subject: str | None = None
+    grant: str | None = None
+    task: str | None = None
+    reason: str | None = None
+    service: str | None = None
+    scope: str | None = None
+    rule: str | None = None
+    method: str | None = None
+    path: str | None = None
+    status: int | None = None
+    latency_ms: float | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+    risk: Risk | None = None
+    policy_version: str | None = None
+    source_address: str | None = None
+    detail: str | None = None

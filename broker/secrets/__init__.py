@@ -1,0 +1,1 @@
+"""Secret backends: where long-lived keys are kept."""

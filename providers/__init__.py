@@ -1,0 +1,1 @@
+"""Provider plugins: one file per kind, found by name, loaded when a policy uses it."""

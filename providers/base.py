@@ -1,0 +1,211 @@
+"""The contract between the broker and a provider plugin.
+
+A provider turns a grant into a credential for one service. It is one file,
+`providers/<kind>.py`, whose module name is the policy's `provider:` value and which
+defines `PLUGIN`, a `Plugin`. It imports this module and third-party libraries alone;
+everything else it needs arrives through `Dependencies`.
+
+This module is on the gateway's hot path: it imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import hmac
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Delivery = Literal["proxy", "credential"]
+SlotKind = Literal["bearer", "basic", "header", "query", "cookie"]
+
+
+class Secret:
+    """Hold secret bytes so that no accident prints, pickles or times them."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: bytes) -> None:
+        self._value: Final = value
+
+    def reveal(self) -> bytes:
+        """Return the secret itself; call it only where the bytes leave for their destination."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret(hidden)"
+
+    __str__ = __repr__
+
+    def __format__(self, format_spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._value, other._value)
+
+    def __hash__(self) -> NoReturn:
+        raise TypeError("a Secret is not hashable: a hash of it would reveal equality")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret does not pickle")
+
+
+class ProviderError(Exception):
+    """Say why no credential could be supplied, in words that hold no secret.
+
+    `retryable` is true where the same call may succeed later (a time-out, a rate limit);
+    `code` is the upstream's own error code, where it gave one.
+    """
+
+    def __init__(self, message: str, *, retryable: bool = False, code: str | None = None) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """Where a service's requests go.
+
+    `base_path` is the raw path prefix without a trailing slash (b"" for none). Private,
+    loopback and metadata addresses are refused unless `allow_private`; a credential is
+    never written into plain http unless `insecure_http`. Times are in seconds.
+    """
+
+    scheme: Literal["https", "http"]
+    host: str
+    port: int
+    base_path: bytes = b""
+    allow_private: bool = False
+    insecure_http: bool = False
+    ca_file: str | None = None
+    connect_timeout: float = 10.0
+    first_byte_timeout: float = 120.0
+    idle_timeout: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSlot:
+    """A place in a request where an agent's client puts what it believes is its API key.
+
+    The gateway accepts the task token there, and removes it. `name` is the header, query
+    parameter or cookie name in lower-case bytes (for `basic` and `bearer`: b"authorization");
+    `prefix` precedes the token in a header's value (b"Token " for `Authorization: Token ...`).
+    For `basic` the token may be the user name or the password.
+    """
+
+    kind: SlotKind
+    name: bytes
+    prefix: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """Wire-ready credential material for one upstream request.
+
+    `headers` are complete header values; `query` values are percent-encoded already;
+    `cookies` are cookie-value bytes. Whatever the agent sent under the same names is removed
+    first. `fresh_for` is how long, in seconds, the gateway may reuse this value.
+    """
+
+    headers: tuple[tuple[bytes, Secret], ...] = ()
+    query: tuple[tuple[bytes, Secret], ...] = ()
+    cookies: tuple[tuple[bytes, Secret], ...] = ()
+    fresh_for: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRequest:
+    """What a credential is asked for: who, for which grant, under which constraints.
+
+    `constraints` is the provider's own scope model, templates already filled in.
+    `lifetime` is the number of seconds the grant still lives.
+    """
+
+    service: str
+    agent: str
+    grant: str
+    scope: str
+    task: str | None
+    lifetime: int
+    constraints: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """A short-lived credential minted for one grant.
+
+    `fields` are its parts by their upstream names (`AccessKeyId`, `token`, ...), `expires_at`
+    is in seconds since the epoch, `handle` is what `revoke` needs and holds no secret.
+    """
+
+    fields: Mapping[str, Secret]
+    expires_at: float
+    handle: Mapping[str, str] = field(default_factory=dict)
+
+
+class SecretReader(Protocol):
+    """Resolve secret references (`vault:...`, `embedded:...`, `env:...`, `file:...`)."""
+
+    async def read(self, reference: str) -> Secret:
+        """Return the secret's current value; raise `ProviderError` if it cannot be had."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dependencies:
+    """What a provider is given: secrets, an HTTP client factory, a wall clock."""
+
+    secrets: SecretReader
+    http: Callable[[], Any]
+    clock: Callable[[], float]
+
+
+class Injects(Protocol):
+    """A provider whose credential stays inside: the gateway writes it into the request."""
+
+    async def injection(self, request: CredentialRequest) -> Injection:
+        """Return what to write into the upstream request; raise `ProviderError` if it cannot."""
+        ...
+
+
+class Mints(Protocol):
+    """A provider that can hand a short-lived, downscoped credential to the agent."""
+
+    async def mint(self, request: CredentialRequest) -> Minted:
+        """Mint a credential for this grant alone; raise `ProviderError` if it cannot."""
+        ...
+
+
+class Revocable(Protocol):
+    """A provider whose minted credentials can be ended before they expire."""
+
+    async def revoke(self, handle: Mapping[str, str]) -> None:
+        """End the credential; succeed if it has ended already."""
+        ...
+
+
+Provider = Injects | Mints
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """Describe one kind of provider to policy (its fields) and to the broker (how to build it).
+
+    `service_model` and `scope_model` are pydantic models of the fields that a service and a
+    scope of this kind take beside the common ones; both forbid unknown fields. `http_rules`
+    says that a scope takes `allow`/`deny` rules. The callables take a validated
+    `service_model` instance and do no I/O.
+    """
+
+    kind: str
+    service_model: type[Any]
+    scope_model: type[Any]
+    deliveries: frozenset[Delivery]
+    http_rules: bool
+    build: Callable[[Any, Dependencies], Provider]
+    upstream: Callable[[Any], Upstream | None]
+    token_slots: Callable[[Any], tuple[TokenSlot, ...]]
+    secret_references: Callable[[Any], tuple[str, ...]]
+    max_lifetime: int | None = None
