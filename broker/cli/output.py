@@ -1,0 +1,149 @@
+"""What every command shares: options, output for people and for machines, and how to fail."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import os
+import secrets
+import sys
+import tempfile
+import traceback
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from broker.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The options that every command takes, wherever on the command line they stood."""
+
+    home: Path | None = None
+    json: bool = False
+
+
+_choices: ContextVar[Choices] = ContextVar("choices", default=Choices())  # noqa: B039 - frozen
+
+
+def start(home: Path | None, json: bool) -> None:  # noqa: FBT001 - as typer hands it over
+    """Begin a command line with the options that stood before the command's name."""
+    _choices.set(Choices(home, json))
+
+
+def _note_home(value: Path | None) -> Path | None:
+    if value is not None:
+        _choices.set(replace(_choices.get(), home=value))
+    return _choices.get().home
+
+
+def _note_json(value: bool) -> bool:  # noqa: FBT001 - typer's callback signature
+    if value:
+        _choices.set(replace(_choices.get(), json=True))
+    return _choices.get().json
+
+
+HomeOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        metavar="DIR",
+        callback=_note_home,
+        help="The broker's home directory (default: $BROKER_HOME, else ~/.agent-token-broker).",
+        show_default=False,
+    ),
+]
+"""`home: HomeOption = None` gives a command the option `--home`; pass it to `settings_from`."""
+
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", metavar="", callback=_note_json, help="Print JSON, for programs."),
+]
+"""`json: JsonOption = False` gives a command the option `--json`; pass it to `emit`."""
+
+
+def settings_from(home: Path | None) -> Settings:
+    """Return the settings of the broker at `home`, or of the default one.
+
+    Raises:
+        ConfigurationError: when broker.toml or the environment holds a mistake.
+    """
+    from broker.settings import load_settings  # noqa: PLC0415 - keeps `--help` fast
+
+    return load_settings(home if home is not None else _choices.get().home)
+
+
+def emit(data: Any, human: Callable[[], None], json: bool) -> None:  # noqa: FBT001 - the option
+    """Print `data` as JSON where the user asked for JSON; else let `human` print it."""
+    if json or _choices.get().json:
+        typer.echo(jsonlib.dumps(data, indent=2, ensure_ascii=False))
+    else:
+        human()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "None.") -> None:
+    """Print aligned columns with their names in bold; `empty` is what to say of no rows."""
+    body = [tuple(printable(cell) for cell in row) for row in rows]
+    if not body:
+        typer.echo(empty)
+        return
+    lines = [tuple(column.upper() for column in columns), *body]
+    widths = [max(len(line[index]) for line in lines) for index in range(len(columns))]
+    for number, line in enumerate(lines):
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        typer.echo(typer.style(text.rstrip(), bold=number == 0))
+
+
+def printable(text: str) -> str:
+    """Return `text` with whatever could steer a terminal or fake a line escaped."""
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def fail(error: Exception | str, next_step: str | None = None) -> NoReturn:
+    """Say on stderr what went wrong and what to do next, then end with status 1."""
+    if _choices.get().json:
+        typer.echo(jsonlib.dumps({"error": str(error), "next_step": next_step}), err=True)
+    else:
+        typer.echo(f"{typer.style('error:', fg='red', bold=True)} {error}", err=True)
+        if next_step is not None:
+            typer.echo(f"{typer.style('next:', fg='cyan', bold=True)}  {next_step}", err=True)
+    raise typer.Exit(1)
+
+
+def fail_unexpectedly(error: Exception) -> NoReturn:
+    """Keep the traceback of a defect in a private file and say where; end with status 70.
+
+    With BROKER_DEBUG=1 the traceback goes to stderr instead.
+    """
+    if os.environ.get("BROKER_DEBUG") == "1":
+        traceback.print_exception(error, file=sys.stderr)
+        raise typer.Exit(70)
+    incident = secrets.token_hex(4)
+    place = _keep(incident, "".join(traceback.format_exception(error)))
+    typer.echo(
+        f"{typer.style('error:', fg='red', bold=True)} "
+        f"something unexpected happened ({type(error).__name__}, incident {incident}).\n"
+        f"{typer.style('next:', fg='cyan', bold=True)}  "
+        f"the details are in {place}; please report them.",
+        err=True,
+    )
+    raise typer.Exit(70)
+
+
+def _keep(incident: str, details: str) -> Path:
+    home = _choices.get().home
+    folder = home if home is not None and home.is_dir() else Path(tempfile.gettempdir())
+    path = folder / f"broker-crash-{incident}.log"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+        file.write(details)
+    return path
