@@ -18,6 +18,11 @@ chosen in `broker.api` and `broker.gateway` alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class BrokerError(Exception):
@@ -91,3 +96,9 @@ class StorageError(BrokerError):
 
 class AuditUnavailable(BrokerError):
     """The audit trail cannot record; whatever was to be recorded must not happen."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `"; did you mean 'x'?"` for the nearest of `known`, or nothing."""
+    near = get_close_matches(word, tuple(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
