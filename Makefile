@@ -1,0 +1,121 @@
+# Each target carries its own help; `make` alone prints it.
+
+SHELL := /bin/sh
+.SHELLFLAGS := -euc
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+STAMP := .venv/.stamp
+NODE := tests/components
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+INSTALL := $(PIP) install --quiet --require-hashes
+COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
+	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock"
+ARGS ?=
+
+say = @printf '==> %s\n' $(1)
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: run
+run: $(STAMP)-run ## Start the broker with a demo: control plane, gateway, demo API, one task played
+	@exec $(BIN)/broker dev $(ARGS)
+
+.PHONY: setup
+setup: $(STAMP)-dev $(NODE)/node_modules/.stamp ## Make .venv with all that development needs
+
+.PHONY: test
+test: setup ## Run the whole suite with coverage (ARGS='-k name' to choose)
+	$(call say,'pytest')
+	@$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+
+.PHONY: check
+check: setup ## Run every static check: format, lint, types, imports, schema, wheel
+	$(call say,'ruff format')
+	@$(BIN)/ruff format --check .
+	$(call say,'ruff check')
+	@$(BIN)/ruff check .
+	$(call say,'mypy')
+	@$(BIN)/mypy
+	$(call say,'import-linter')
+	@$(BIN)/lint-imports
+	$(call say,'policies/schema.json is what the models say')
+	@$(BIN)/python -m broker.policy.schema | diff -u policies/schema.json -
+	$(call say,'the wheel holds what it should and works')
+	@$(BIN)/python tests/wheel_smoke.py
+
+.PHONY: format
+format: $(STAMP)-dev ## Format the code and mend what ruff can mend
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+.PHONY: schema
+schema: $(STAMP)-dev ## Write policies/schema.json anew from the policy models
+	@$(BIN)/python -m broker.policy.schema > policies/schema.json.new
+	@mv policies/schema.json.new policies/schema.json
+
+.PHONY: bench
+bench: $(STAMP)-dev ## Measure the gateway against nginx (needs nginx and wrk)
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: lock
+lock: $(STAMP)-dev ## Resolve the dependencies anew and write the lock files (ARGS=--upgrade to renew)
+	$(call say,'requirements.lock')
+	@$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
+	$(call say,'requirements-dev.lock')
+	@$(COMPILE) $(ARGS) pyproject.toml --group dev -c requirements.lock --output-file requirements-dev.lock
+	$(call say,'requirements-build.lock')
+	@$(COMPILE) $(ARGS) --group build -c requirements-dev.lock --output-file requirements-build.lock
+
+.PHONY: clean
+clean: ## Remove caches and build results
+	@rm -rf build dist .coverage htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -not -path './.venv/*' -not -path '*/node_modules/*' -prune -exec rm -rf {} +
+
+.PHONY: pristine
+pristine: clean ## Remove everything that is not source, .venv included
+	@rm -rf .venv $(NODE)/node_modules
+
+# What follows are files, so that a second `make` has nothing to do.
+
+$(STAMP)-venv:
+	@python=''; \
+	for candidate in $${PYTHON:-python3 python3.13 python3.12 python3.11}; do \
+		if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			python=$$candidate; break; \
+		fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+		echo 'No Python 3.11 or newer was found. Install one, or name it: make PYTHON=/path/to/python' >&2; \
+		exit 1; \
+	fi; \
+	echo "==> .venv with $$($$python --version)"; \
+	$$python -m venv .venv || { \
+		echo 'Python has no venv module here. On Debian or Ubuntu: apt-get install python3-venv' >&2; \
+		rm -rf .venv; exit 1; \
+	}
+	@touch $@
+
+$(STAMP)-run: $(STAMP)-venv requirements.lock requirements-build.lock pyproject.toml
+	$(call say,'Locked runtime dependencies (every hash is checked; about half a minute the first time)')
+	@$(INSTALL) -r requirements.lock -r requirements-build.lock
+	@$(PIP) install --quiet --no-index --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(STAMP)-dev: $(STAMP)-run requirements-dev.lock
+	$(call say,'Locked development dependencies (a minute the first time)')
+	@$(INSTALL) -r requirements-dev.lock
+	@touch $@
+
+$(NODE)/node_modules/.stamp: $(NODE)/package-lock.json
+	@if command -v npm >/dev/null; then \
+		echo '==> Test components from npm'; \
+		npm ci --prefix $(NODE) --silent; \
+		touch $@; \
+	else \
+		echo 'npm was not found: tests that need an OIDC issuer will be skipped.' >&2; \
+		echo 'On Debian or Ubuntu: apt-get install nodejs npm' >&2; \
+	fi
