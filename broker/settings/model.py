@@ -1,0 +1,94 @@
+"""The settings themselves: what each is, its default, and how its value is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from broker.settings import values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """Where the control plane listens."""
+
+    host: str = field(default="127.0.0.1", metadata={"read": values.text})
+    port: int = field(default=8700, metadata={"read": values.port})
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """Where the gateway listens, and how agents reach it: `url`, if not by host and port."""
+
+    host: str = field(default="127.0.0.1", metadata={"read": values.text})
+    port: int = field(default=8701, metadata={"read": values.port})
+    url: str | None = field(default=None, metadata={"read": values.url})
+
+
+@dataclass(frozen=True, slots=True)
+class AuditSettings:
+    """When the trail begins a new segment: `rotate_size` in bytes, `rotate_age` in seconds."""
+
+    rotate_size: int = field(default=64 << 20, metadata={"read": values.size})
+    rotate_age: int = field(default=86400, metadata={"read": values.duration})
+
+
+@dataclass(frozen=True, slots=True)
+class VaultSettings:
+    """How to reach and log in to Vault or OpenBao; without `address` none is used."""
+
+    address: str | None = field(default=None, metadata={"read": values.url})
+    namespace: str | None = field(default=None, metadata={"read": values.text})
+    ca_file: Path | None = field(default=None, metadata={"read": values.path})
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that is decided before the broker starts; times are in seconds.
+
+    `issuer` is the broker's public URL, byte for byte what its tokens carry as `iss`. `drain`
+    is how long requests under way may go on once the broker is told to stop.
+    """
+
+    home: Path
+    issuer: str = field(default="", metadata={"read": values.url})
+    default_ttl: int = field(default=900, metadata={"read": values.duration})
+    master_key: str = field(
+        default="file", metadata={"read": values.one_of("file", "keyring", "environment")}
+    )
+    log_level: str = field(
+        default="info", metadata={"read": values.one_of("debug", "info", "warning", "error")}
+    )
+    drain: int = field(default=10, metadata={"read": values.duration})
+    control: ControlSettings = field(default_factory=ControlSettings)
+    gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    audit: AuditSettings = field(default_factory=AuditSettings)
+    vault: VaultSettings = field(default_factory=VaultSettings)
+
+    @property
+    def control_url(self) -> str:
+        """Where the control plane listens, for callers on this machine."""
+        return f"http://{values.authority(_reachable(self.control.host), self.control.port)}"
+
+    @property
+    def gateway_url(self) -> str:
+        """How agents reach the gateway."""
+        local = values.authority(_reachable(self.gateway.host), self.gateway.port)
+        return self.gateway.url or f"http://{local}"
+
+    @property
+    def token_endpoint(self) -> str:
+        """The public URL of `POST /token`."""
+        return f"{self.issuer}/token"
+
+    @property
+    def policies(self) -> Path:
+        """The directory of the policy documents."""
+        return self.home / "policies"
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared only
