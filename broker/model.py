@@ -79,6 +79,8 @@ class Grant:
 
     Times are whole seconds since the epoch. `claims` are the workload identity's claims that
     the policy's templates may use. `subject` is the workload identity's, `issuer` its issuer.
+    `ancestors` are the jtis of the grants that this one descends from, the root first.
+    `actor` is the `act` claim (RFC 8693, 4.1): who acts for `agent`, where it is another.
     """
 
     jti: str
@@ -92,9 +94,14 @@ class Grant:
     client_id: str
     task: str | None = None
     reason: str | None = None
-    parent_jti: str | None = None
+    ancestors: tuple[str, ...] = ()
     actor: Mapping[str, Any] | None = None
     claims: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parent_jti(self) -> str | None:
+        """The grant that this one was narrowed from, if any."""
+        return self.ancestors[-1] if self.ancestors else None
 
 
 @dataclass(frozen=True, slots=True)
