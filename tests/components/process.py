@@ -1,0 +1,88 @@
+"""Start a real server for the tests, wait until it serves, and stop it again."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+_POLL: Final = 0.02
+
+
+def free_port() -> int:
+    """Return a TCP port on 127.0.0.1 that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listening(port: int) -> bool:
+    """Say whether something accepts connections on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_until(ready: Callable[[], bool], what: str, patience: float = 30.0) -> None:
+    """Poll until `ready()`; raise `TimeoutError` naming `what` after `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while not ready():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{what} did not happen within {patience:.0f} s")
+        time.sleep(_POLL)
+
+
+@contextlib.contextmanager
+def serving(
+    command: Sequence[str],
+    ready: Callable[[], bool],
+    *,
+    directory: Path,
+    environment: Mapping[str, str],
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `command` in `directory` until the block ends; its output goes to `output.log` there.
+
+    The child sees `environment` and nothing else. A server that ends before it is ready raises
+    `RuntimeError` with the end of its output.
+    """
+    log = directory / "output.log"
+
+    def started() -> bool:
+        if process.poll() is not None:
+            tail = log.read_text(errors="replace")[-4000:]
+            raise RuntimeError(f"{command[0]} ended with {process.returncode}:\n{tail}")
+        return ready()
+
+    with (
+        log.open("ab") as output,
+        subprocess.Popen(
+            command,
+            cwd=directory,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            wait_until(started, f"{command[0]} to be ready")
+            yield process
+        finally:
+            stop(process)
+
+
+def stop(process: subprocess.Popen[bytes], patience: float = 15.0) -> int:
+    """End a process politely, then not; return its exit status."""
+    process.terminate()
+    try:
+        return process.wait(patience)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()
