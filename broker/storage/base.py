@@ -33,11 +33,14 @@ class Storage(Protocol):
         ...
 
     async def enrol(self, key: EnrolledKey) -> None:
-        """Add a public key to a local agent."""
+        """Add a public key to a local agent; adding it again changes nothing.
+
+        Raise `StorageError` if the key is another agent's.
+        """
         ...
 
     async def enrolled_keys(self, agent: str | None = None) -> tuple[EnrolledKey, ...]:
-        """Return an agent's enrolled keys, or everybody's."""
+        """Return an agent's enrolled keys, or everybody's, the oldest first."""
         ...
 
     async def unenrol(self, agent: str) -> int:
@@ -45,7 +48,11 @@ class Storage(Protocol):
         ...
 
     async def purge(self, now: float) -> int:
-        """Forget replay claims that have expired; return how many."""
+        """Forget replay claims and grants that can no longer matter; return how many.
+
+        A claim outlives its proof, and a grant its expiry, by a margin that a wall clock's
+        step back does not exceed.
+        """
         ...
 
     async def close(self) -> None:
