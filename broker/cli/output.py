@@ -140,10 +140,10 @@ def fail_unexpectedly(error: Exception) -> NoReturn:
 
 
 def _keep(incident: str, details: str) -> Path:
+    from broker.files import create_private  # noqa: PLC0415 - needed by defects alone
+
     home = _choices.get().home
-    folder = home if home is not None and home.is_dir() else Path(tempfile.gettempdir())
-    path = folder / f"broker-crash-{incident}.log"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
-        file.write(details)
+    folder = home if home is not None and home.is_dir() else Path(tempfile.mkdtemp())
+    path = folder / f"crash-{incident}.log"
+    create_private(path, details.encode())
     return path
