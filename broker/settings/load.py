@@ -167,7 +167,7 @@ def _build(home: Path, given: Mapping[tuple[str, str], _Given], problems: list[s
         try:
             chosen[table][key] = _KNOWN[table, key].metadata["read"](item.value)
         except ValueError as error:
-            found = f"{_dotted(table, key)} is {item.value!r}"
+            found = f"{_dotted(table, key)} is {_shown(item.value)}"
             problems.append(f"{item.place}: {found}; expected {error}")
     tables = {name: model(**chosen[name]) for name, model in _TABLES.items()}
     control: ControlSettings = tables["control"]
@@ -187,3 +187,8 @@ def _dotted(table: str, key: str) -> str:
 
 def _variable(table: str, key: str) -> str:
     return "_".join(filter(None, ("BROKER", table.upper(), key.upper())))
+
+
+def _shown(value: object) -> str:
+    """Return a value for an error text: short, and without a password that stood in a URL."""
+    return re.sub(r"//[^/]*@", "//...@", repr(value))[:100]

@@ -56,7 +56,7 @@ class Settings:
     home: Path
     issuer: str = field(default="", metadata={"read": values.url})
     default_ttl: int = field(default=900, metadata={"read": values.duration})
-    master_key: str = field(
+    master_key_source: str = field(
         default="file", metadata={"read": values.one_of("file", "keyring", "environment")}
     )
     log_level: str = field(
