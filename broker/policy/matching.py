@@ -1,0 +1,182 @@
+"""Judge requests against the rules of the scopes that a task token lists.
+
+All rules of a grant that can decide a method become one anchored regular expression, so that
+a request costs one match. This module is on the gateway's hot path: it imports neither
+pydantic nor anything that does I/O.
+
+A scope allows a request if none of its deny rules matches and one of its allow rules does.
+Scopes are judged one by one and any of them may allow: a scope means the same whatever it is
+granted with, so dropping a scope never widens a token.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from broker.model import Allow, Deny
+from broker.policy.canonical import canonical_problem
+from broker.policy.rules import METHODS, Rule, allow_expression, deny_expression
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from broker.model import Decision, Risk
+    from broker.policy.query import QueryRule
+
+__all__ = ["Authorizer", "ScopeRules", "canonical_problem", "risk_of"]
+
+_RANK: Final[dict[Risk | None, int]] = {None: 0, "low": 0, "medium": 1, "high": 2}
+_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+@dataclass(frozen=True, slots=True)
+class ScopeRules:
+    """What one scope says of HTTP requests; `risk` is the scope's own mark, if it has one."""
+
+    name: str
+    allow: tuple[Rule, ...]
+    deny: tuple[Rule, ...] = ()
+    query: QueryRule | None = None
+    risk: Risk | None = None
+
+
+def risk_of(method: str, mark: Risk | None = None) -> Risk:
+    """Return the risk of a request: by its method, and at least what its scope marks."""
+    risk: Risk = "medium"
+    if method in _SAFE_METHODS:
+        risk = "low"
+    elif method == "DELETE":
+        risk = "high"
+    return max(risk, mark or risk, key=_RANK.__getitem__)
+
+
+class _Matcher(NamedTuple):
+    """One expression for many rules; `answers[match.lastindex]` belongs to the one that matched.
+
+    `answers[0]` is a denial, which is what a match without an index would get.
+    """
+
+    match: Callable[[bytes], re.Match[bytes] | None]
+    answers: tuple[Decision, ...]
+
+
+class _Judge(NamedTuple):
+    """All that can decide requests with one method."""
+
+    allows: _Matcher
+    with_query: tuple[tuple[_Matcher, QueryRule, str], ...]
+    denies: _Matcher
+    nothing: Deny
+
+
+class Authorizer:
+    """Decide requests to one service under the scopes of one grant."""
+
+    __slots__ = ("_judges", "_unknown_method")
+
+    def __init__(self, service: str, scopes: Iterable[ScopeRules]) -> None:
+        # Of two scopes that allow the same, the less risky one answers: it alone would do.
+        ordered = sorted(scopes, key=lambda scope: (_RANK[scope.risk], scope.name))
+        nothing = _nothing(service, ordered)
+        named = {rule.method for scope in ordered for rule in (*scope.allow, *scope.deny)}
+        judges: dict[tuple[str | None, Risk], _Judge] = {}
+        for method in METHODS:
+            key = (method if method in named else None, risk_of(method))
+            if key not in judges:
+                judges[key] = _judge(method, ordered, nothing)
+        self._judges: Final = {
+            method.encode(): judges[method if method in named else None, risk_of(method)]
+            for method in METHODS
+        }
+        self._unknown_method: Final = Deny(
+            "no rule allows this method; methods are upper case, and TRACE and CONNECT never pass",
+            allowed=nothing.allowed,
+        )
+
+    def judge(self, method: bytes, path: bytes, query: bytes) -> Decision:
+        """Return whether the request is allowed, by which scope and rule, or why not.
+
+        `path` is the raw path of the request, for which `canonical_problem` is None; `query`
+        the raw bytes after `?`, or b"". Both are judged as they are, and must be sent so.
+        """
+        judge = self._judges.get(method)
+        if judge is None:
+            return self._unknown_method
+        match, answers = judge.allows
+        found = match(path)
+        if found is not None:
+            return answers[found.lastindex or 0]
+        return _second_look(judge, path, query)
+
+
+def _second_look(judge: _Judge, path: bytes, query: bytes) -> Decision:
+    refusal = judge.nothing
+    for (match, answers), rule, scope in judge.with_query:
+        found = match(path)
+        if found is not None:
+            problem = rule.problem(query)
+            if problem is None:
+                return answers[found.lastindex or 0]
+            refusal = Deny(f"scope {scope}: {problem}", allowed=refusal.allowed)
+    match, answers = judge.denies
+    found = match(path)
+    return refusal if found is None else answers[found.lastindex or 0]
+
+
+def _nothing(service: str, scopes: Sequence[ScopeRules]) -> Deny:
+    if not scopes:
+        return Deny(f"this task token has no scope for the service {service}")
+    names = ", ".join(scope.name for scope in scopes)
+    return Deny(
+        f"no rule of {names} allows this request to {service}",
+        allowed=tuple(dict.fromkeys(rule.text for scope in scopes for rule in scope.allow)),
+    )
+
+
+def _judge(method: str, scopes: Sequence[ScopeRules], nothing: Deny) -> _Judge:
+    return _Judge(
+        allows=_allows(method, [scope for scope in scopes if scope.query is None], nothing),
+        with_query=tuple(
+            (_allows(method, [scope], nothing), scope.query, scope.name)
+            for scope in scopes
+            if scope.query is not None
+        ),
+        denies=_denies(method, scopes, nothing),
+        nothing=nothing,
+    )
+
+
+def _allows(method: str, scopes: Sequence[ScopeRules], nothing: Deny) -> _Matcher:
+    answers: list[Decision] = [nothing]
+    branches = []
+    for scope in scopes:
+        rules = [rule for rule in scope.allow if rule.names(method)]
+        if not rules:
+            continue
+        risk = risk_of(method, scope.risk)
+        answers.extend(Allow(scope.name, rule.text, risk) for rule in rules)
+        denied = [deny_expression(rule) for rule in scope.deny if rule.names(method)]
+        unless = b"(?!(?:%b)\\Z)" % b"|".join(denied) if denied else b""
+        branches.append(unless + _alternatives(allow_expression(rule) for rule in rules))
+    return _Matcher(_compile(branches), tuple(answers))
+
+
+def _denies(method: str, scopes: Sequence[ScopeRules], nothing: Deny) -> _Matcher:
+    rules = [(scope.name, rule) for scope in scopes for rule in scope.deny if rule.names(method)]
+    denials = (
+        Deny(f"scope {name} denies it by its rule {rule.text}", rule.text, nothing.allowed)
+        for name, rule in rules
+    )
+    branches = [_alternatives(deny_expression(rule) for _, rule in rules)] if rules else []
+    return _Matcher(_compile(branches), (nothing, *denials))
+
+
+def _alternatives(expressions: Iterable[bytes]) -> bytes:
+    # The empty group after each alternative makes `lastindex` tell which one matched.
+    return b"(?:%b)" % b"|".join(b"(?:%b)\\Z()" % one for one in expressions)
+
+
+def _compile(branches: Sequence[bytes]) -> Callable[[bytes], re.Match[bytes] | None]:
+    return re.compile(b"|".join(branches) if branches else b"(?!)").match
