@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from broker.grants import Grants, Refusal
+from broker.keys.signing import FileSigningKey, KeySet, KeyState
+from broker.model import Agent, Grant
+from broker.tokens import TaskTokens
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NOW = 1_750_000_000
+KEY = FileSigningKey(ec.generate_private_key(ec.SECP256R1()))
+TOKENS = TaskTokens(
+    KeySet((KeyState(KEY, 0, 0),), lambda: NOW), "https://broker.example", "https://gw.example"
+)
+GRANT = Grant(
+    jti="grant-1",
+    agent="bot",
+    issuer="local",
+    subject="bot",
+    scopes=("a.read", "a.write"),
+    issued_at=NOW,
+    expires_at=NOW + 900,
+    policy_version="v1",
+    client_id="bot",
+)
+TOKEN = TOKENS.issue(GRANT).encode()
+
+
+@dataclass(frozen=True)
+class _Policy:
+    agents: Mapping[str, Agent]
+
+
+def _policy(**scopes: tuple[str, ...]) -> _Policy:
+    return _Policy({name: Agent(name, held) for name, held in scopes.items()})
+
+
+@dataclass
+class _World:
+    """A wall clock, a monotonic clock and a policy, to be changed by tests."""
+
+    wall: float = NOW
+    monotonic: float = 50.0
+    policy: _Policy = field(default_factory=lambda: _policy(bot=("a.read", "a.write", "b")))
+
+    def grants(self, remembered: int = 100) -> Grants:
+        return Grants(
+            TOKENS,
+            lambda: self.policy,
+            clock=lambda: self.wall,
+            monotonic=lambda: self.monotonic,
+            remembered=remembered,
+        )
+
+    def wait(self, seconds: float) -> None:
+        self.wall += seconds
+        self.monotonic += seconds
+
+
+@pytest.fixture
+def world() -> _World:
+    return _World()
+
+
+def _code(answer: Grant | Refusal) -> str:
+    assert isinstance(answer, Refusal)
+    return answer.code
+
+
+def test_a_good_token_is_its_grant_every_time(world: _World) -> None:
+    grants = world.grants()
+    assert grants.verify(TOKEN) == GRANT
+    assert grants.verify(TOKEN) is grants.verify(TOKEN)
+
+
+def test_a_bad_token_is_refused_every_time(world: _World) -> None:
+    grants = world.grants()
+    assert _code(grants.verify(b"nonsense")) == "malformed"
+    assert _code(grants.verify(b"nonsense")) == "malformed"
+    assert not grants._verified
+
+
+def test_a_remembered_token_ends_with_its_life(world: _World) -> None:
+    grants = world.grants()
+    grants.verify(TOKEN)
+    world.wait(899)
+    assert grants.verify(TOKEN) == GRANT
+    world.wait(1)
+    assert _code(grants.verify(TOKEN)) == "expired"
+    assert not grants._verified
+    assert _code(grants.verify(TOKEN)) == "expired"
+
+
+def test_r5_a_wall_clock_that_is_set_back_lengthens_no_life(world: _World) -> None:
+    grants = world.grants()
+    grants.verify(TOKEN)
+    world.wait(600)
+    world.wall -= 3600
+    assert grants.verify(TOKEN) == GRANT
+    world.wait(300)
+    assert _code(grants.verify(TOKEN)) == "expired"
+
+
+def test_r5_after_the_clock_is_set_back_a_token_of_before_is_from_the_future(
+    world: _World,
+) -> None:
+    world.wait(1000)
+    world.wall -= 3600
+    assert _code(world.grants().verify(TOKEN)) == "not_yet_valid"
+
+
+def test_r5_a_suspended_machine_lengthens_no_life(world: _World) -> None:
+    grants = world.grants()
+    grants.verify(TOKEN)
+    world.wall += 900  # the monotonic clock stood still
+    assert _code(grants.verify(TOKEN)) == "expired"
+
+
+def test_a_revoked_grant_is_refused_at_once(world: _World) -> None:
+    grants = world.grants()
+    grants.verify(TOKEN)
+    grants.revoke("grant-1", GRANT.expires_at)
+    assert _code(grants.verify(TOKEN)) == "revoked"
+
+
+def test_a_grant_revoked_before_it_is_seen_is_refused(world: _World) -> None:
+    grants = world.grants()
+    grants.revoke("grant-1", GRANT.expires_at)
+    assert _code(grants.verify(TOKEN)) == "revoked"
+
+
+def test_revoking_one_grant_leaves_the_others(world: _World) -> None:
+    grants = world.grants()
+    grants.revoke("grant-2", GRANT.expires_at)
+    assert grants.verify(TOKEN) == GRANT
+
+
+@pytest.mark.parametrize("ancestor", ["root", "middle"])
+def test_revoking_any_ancestor_ends_a_grant(world: _World, ancestor: str) -> None:
+    grants = world.grants()
+    child = replace(GRANT, jti="child", ancestors=("root", "middle"))
+    token = TOKENS.issue(child).encode()
+    assert grants.verify(token) == child
+    grants.revoke(ancestor, GRANT.expires_at)
+    assert _code(grants.verify(token)) == "revoked"
+    assert grants.is_revoked(child)
+    assert not grants.is_revoked(GRANT)
+
+
+def test_revocations_are_forgotten_when_their_grants_are_long_over(world: _World) -> None:
+    grants = world.grants()
+    for number in range(1000):
+        grants.revoke(f"old-{number}", NOW)
+    world.wait(3 * 3600)
+    grants.revoke("new", NOW + 4 * 3600)
+    assert set(grants._revoked) == {"new"}
+
+
+def test_revocations_are_never_forgotten_early(world: _World) -> None:
+    grants = world.grants()
+    for number in range(5000):
+        grants.revoke(f"g{number}", NOW + 900)
+    world.wait(3600)  # the wall clock may have been set forward by as much
+    grants.revoke("last", NOW + 9000)
+    assert len(grants._revoked) == 5001
+
+
+def test_a_scope_that_the_policy_takes_away_is_taken_from_the_grant(world: _World) -> None:
+    grants = world.grants()
+    grants.verify(TOKEN)
+    world.policy = _policy(bot=("a.read",))
+    assert grants.verify(TOKEN) == replace(GRANT, scopes=("a.read",))
+    world.policy = _policy(bot=("a.read", "a.write"))
+    assert grants.verify(TOKEN) == GRANT
+
+
+def test_a_scope_that_the_policy_adds_is_not_added_to_the_grant(world: _World) -> None:
+    grants = world.grants()
+    world.policy = _policy(bot=("a.read", "a.write", "admin"))
+    assert grants.verify(TOKEN) == GRANT
+
+
+def test_an_agent_that_the_policy_drops_is_refused(world: _World) -> None:
+    grants = world.grants()
+    grants.verify(TOKEN)
+    world.policy = _policy(other=("a.read",))
+    assert _code(grants.verify(TOKEN)) == "unknown_agent"
+
+
+def test_an_agent_that_has_lost_every_scope_is_refused(world: _World) -> None:
+    world.policy = _policy(bot=("b",))
+    assert _code(world.grants().verify(TOKEN)) == "no_scopes"
+
+
+def test_standard_7_the_outermost_actor_counts_and_no_other(world: _World) -> None:
+    acted = replace(GRANT, actor={"sub": "helper", "act": {"sub": "long-gone"}})
+    token = TOKENS.issue(acted).encode()
+    world.policy = _policy(bot=("a.read", "a.write"), helper=("a.write",))
+    grants = world.grants()
+    assert grants.verify(token) == replace(acted, scopes=("a.write",))
+    world.policy = _policy(bot=("a.read", "a.write"))
+    assert _code(grants.verify(token)) == "unknown_agent"
+
+
+def test_what_is_remembered_is_bounded(world: _World) -> None:
+    grants = world.grants(remembered=3)
+    tokens = [TOKENS.issue(replace(GRANT, jti=f"g{n}")).encode() for n in range(10)]
+    for token in tokens:
+        assert isinstance(grants.verify(token), Grant)
+    assert len(grants._verified) == 3
+    assert isinstance(grants.verify(tokens[0]), Grant)
+
+
+def test_no_token_is_kept(world: _World) -> None:
+    grants = world.grants()
+    grants.verify(TOKEN)
+    assert {len(key) for key in grants._verified} == {32}
+    assert TOKEN.decode().split(".")[2] not in repr(grants._verified)
