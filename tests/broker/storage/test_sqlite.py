@@ -225,7 +225,7 @@ async def test_a_full_disk_is_an_error_and_passes(path: Path) -> None:
 async def test_a_lock_that_is_never_released_is_an_error(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("broker.storage.schema.BUSY_TIMEOUT", 0.1)
+    monkeypatch.setattr("broker.sqlite.BUSY_TIMEOUT", 0.1)
     store = SqliteStorage(path)
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
