@@ -113,7 +113,7 @@ $(STAMP)-dev: $(STAMP)-run requirements-dev.lock
 $(NODE)/node_modules/.stamp: $(NODE)/package-lock.json
 	@if command -v npm >/dev/null; then \
 		echo '==> Test components from npm'; \
-		npm ci --prefix $(NODE) --silent; \
+		npm ci --prefix $(NODE) --loglevel=error; \
 		touch $@; \
 	else \
 		echo 'npm was not found: tests that need an OIDC issuer will be skipped.' >&2; \
