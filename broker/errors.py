@@ -5,6 +5,7 @@
     |   `-- PolicyError         one or more problems in policy documents, each with its place
     |-- InvalidRequest          the caller's request is malformed
     |-- InvalidToken            a token or assertion was refused
+    |-- TokenRefused            a request for a task token was refused, in OAuth's words
     |-- UpstreamError           something the broker depends on refused or failed
     |   |-- IssuerUnavailable   an issuer's discovery document or keys could not be had
     |   `-- SecretUnavailable   a secret could not be read
@@ -72,6 +73,23 @@ class InvalidToken(BrokerError):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class TokenRefused(BrokerError):
+    """A request for a task token that was refused.
+
+    `error` is the code that the caller gets (RFC 6749, 5.2; RFC 8693, 2.2.2), the message its
+    description; `cause` is a stable word for the audit trail, and `detail` says there what the
+    caller is not told.
+    """
+
+    def __init__(
+        self, error: str, message: str, *, cause: str | None = None, detail: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.error = error
+        self.cause = cause or error
+        self.detail = detail
 
 
 class UpstreamError(BrokerError):
