@@ -7,4 +7,5 @@ pytest_plugins = (
     "tests.components.oidc",
     "tests.components.openbao",
     "tests.components.tls",
+    "tests.fakes.issuer",
 )

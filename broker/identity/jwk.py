@@ -123,8 +123,10 @@ def _rsa(jwk: dict[str, Any]) -> tuple[PublicKey, frozenset[str]]:
             f"its RSA modulus has {modulus.bit_length()} bits, not {_MIN_RSA_BITS} to "
             f"{_MAX_RSA_BITS}"
         )
-    if exponent == 1 or exponent % 2 == 0 or exponent.bit_length() > _MAX_EXPONENT_BITS:
-        raise UnusableKey("its RSA exponent is 1, even, or longer than 32 bits")
+    if exponent == 1 or exponent.bit_length() > _MAX_EXPONENT_BITS:
+        raise UnusableKey("its RSA exponent is 1, or longer than 32 bits")
+    if modulus % 2 == 0 or exponent % 2 == 0:
+        raise UnusableKey("its RSA modulus or exponent is even")
     if all(modulus % prime in residues for prime, residues in _ROCA_SUBGROUPS.items()):
         raise UnusableKey("its RSA modulus can be factored (ROCA, CVE-2017-15361)")
     return rsa.RSAPublicNumbers(exponent, modulus).public_key(), _RSA_ALGORITHMS
