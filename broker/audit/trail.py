@@ -1,0 +1,194 @@
+"""The trail that the broker's event loop writes to: cheap to call, durable when it answers.
+
+The loop hands over tuples. A thread encodes, chains and writes them, many at a time when many
+wait, and tells the loop in one call that they are durable. A record that finds the thread idle
+is written at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final
+
+from broker.errors import AuditUnavailable, BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.audit.journal import Journal
+    from broker.model import AuditRecord
+
+    Durable = Callable[[Exception | None], None]
+    Entry = tuple[AuditRecord, Durable | None]
+
+QUEUE_LIMIT: Final = 16384
+"""Records that may wait: about half a second at the greatest speed of a disk."""
+
+# The encoder holds the interpreter for one chunk; the write after it lets the loop go on.
+_CHUNK: Final = 64
+_BATCH: Final = 1024
+
+_FIRST_RETRY_SECONDS: Final = 0.1
+_LAST_RETRY_SECONDS: Final = 5.0
+
+_log: Final = logging.getLogger(__name__)
+
+
+class AuditTrail:
+    """Implement `broker.audit.base.Trail` on a journal.
+
+    When the journal fails, every record that waits and every later one is refused with
+    `AuditUnavailable`, until writing works again; it is tried with growing pauses, and the gap
+    is itself recorded.
+    """
+
+    def __init__(self, journal: Journal, *, queue_limit: int = QUEUE_LIMIT) -> None:
+        self._journal: Final = journal
+        self._limit: Final = queue_limit
+        self._queue: Final[SimpleQueue[Entry | None]] = SimpleQueue()
+        self._refusal: str | None = "the audit trail has not been started"
+        self._refused = 0
+        self._closing = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def failure(self) -> str | None:
+        """Why the trail refuses records, or None while it takes them."""
+        return self._refusal
+
+    async def start(self) -> None:
+        """Open the journal and begin to take records.
+
+        Raises `AuditUnavailable` or `ConfigurationError` if the trail cannot be written.
+        """
+        self._loop = asyncio.get_running_loop()
+        try:
+            await asyncio.to_thread(self._journal.open)
+        except OSError as error:
+            raise AuditUnavailable(f"the audit trail cannot be opened: {error}") from error
+        self._refusal = None
+        self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Make what is queued durable, close the chain, and take no more records."""
+        self._closing = True
+        self._refusal = "the audit trail is closed"
+        if self._thread is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._thread.join)
+            self._thread = None
+
+    def append(self, record: AuditRecord, durable: Durable | None = None) -> None:
+        """Queue a record; see `broker.audit.base.Trail.append`."""
+        if self._refusal is not None or self._queue.qsize() >= self._limit:
+            self._refused += 1
+            raise AuditUnavailable(self._refusal or "too many audit records wait to be written")
+        self._queue.put((record, durable))
+
+    async def record(self, record: AuditRecord) -> None:
+        """Append a record and return once it is durable; see `broker.audit.base.Trail`."""
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.append(record, partial(_settle, settled))
+        await settled
+
+    def _run(self) -> None:
+        last = False
+        while not last:
+            batch, last = self._take(self._journal.due_in())
+            try:
+                if batch:
+                    self._write(batch)
+                    self._tell(batch, None)
+                    batch = []
+                self._journal.tend()
+            except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be promised
+                last = self._recover(error, batch) or last
+        try:
+            self._journal.close()
+        except (OSError, BrokerError) as error:
+            _log.error("the audit trail could not be closed in good order: %s", error)
+
+    def _take(self, timeout: float | None) -> tuple[list[Entry], bool]:
+        """Return what waits, after at most `timeout` seconds, and whether it is the last."""
+        batch: list[Entry] = []
+        try:
+            entry = self._queue.get(timeout=timeout)
+            while entry is not None:
+                batch.append(entry)
+                if len(batch) == _BATCH:
+                    return batch, False
+                entry = self._queue.get_nowait()
+        except Empty:
+            return batch, False
+        return batch, True
+
+    def _write(self, batch: list[Entry]) -> None:
+        for start in range(0, len(batch), _CHUNK):
+            self._journal.add(record for record, _ in batch[start : start + _CHUNK])
+        self._journal.commit()
+
+    def _tell(self, batch: list[Entry], error: Exception | None) -> None:
+        callbacks = [durable for _, durable in batch if durable is not None]
+        if callbacks:
+            self._on_loop(partial(_call_all, callbacks, error))
+
+    def _recover(self, error: Exception, batch: list[Entry]) -> bool:
+        """Refuse everything until the journal works again; return whether to close instead."""
+        reason = str(error) or type(error).__name__
+        self._refusal = f"the audit trail cannot be written: {reason}"
+        self._refused += len(batch)
+        refusal = AuditUnavailable(self._refusal)
+        self._tell(batch, refusal)
+        _log.critical("%s; nothing is let through until it can", self._refusal)
+        pause = _FIRST_RETRY_SECONDS
+        while True:
+            waiting, last = self._take(pause)
+            self._refused += len(waiting)
+            self._tell(waiting, refusal)
+            if last:
+                return True
+            if waiting:
+                continue  # what was queued before the refusal became known
+            try:
+                self._journal.restore(reason, self._refused)
+            except Exception as again:  # noqa: BLE001 - tried until it works
+                _log.warning("the audit trail still cannot be written: %s", again)
+                pause = min(2 * pause, _LAST_RETRY_SECONDS)
+            else:
+                self._refused = 0
+                _log.warning("the audit trail can be written again")
+                self._on_loop(self._accept)
+                return False
+
+    def _accept(self) -> None:
+        if not self._closing:
+            self._refusal = None
+
+    def _on_loop(self, callback: Callable[[], object]) -> None:
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop has ended: nobody waits any more
+                self._loop.call_soon_threadsafe(callback)
+
+
+def _settle(settled: asyncio.Future[None], error: Exception | None) -> None:
+    if settled.done():
+        return
+    if error is None:
+        settled.set_result(None)
+    else:
+        settled.set_exception(error)
+
+
+def _call_all(callbacks: list[Durable], error: Exception | None) -> None:
+    for durable in callbacks:
+        try:
+            durable(error)
+        except Exception:  # noqa: BLE001 - the others wait for their records, too
+            _log.exception("a callback failed that had waited for its audit record")
