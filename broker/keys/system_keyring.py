@@ -25,7 +25,7 @@ class KeyringEntry:
         if type(self._keyring).__module__.startswith("keyrings.alt"):
             raise ConfigurationError(
                 f"the keyring {type(self._keyring).__name__} keeps keys in plain text; use a "
-                'system keyring, or set master_key = "file" in broker.toml'
+                'system keyring, or set master_key_source = "file" in broker.toml'
             )
 
     def read(self) -> str | None:
@@ -44,11 +44,11 @@ class KeyringEntry:
         if self.read() != text:
             raise ConfigurationError(
                 "the system keyring did not keep the master key; "
-                'set master_key = "file" in broker.toml'
+                'set master_key_source = "file" in broker.toml'
             )
 
     def _unusable(self, error: Exception) -> ConfigurationError:
         return ConfigurationError(
             f"the system keyring cannot be used ({type(error).__name__}); unlock it, "
-            'or set master_key = "file" in broker.toml'
+            'or set master_key_source = "file" in broker.toml'
         )

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from providers.base import Secret
+
+MAX_SECRET_BYTES: Final = 64 << 10
+"""The longest secret that any backend takes or gives: what is longer is no credential."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,11 @@ class SecretBackend(Protocol):
         ...
 
     async def read(self, rest: str) -> SecretValue:
-        """Return the current value; raise `SecretUnavailable`, saying what to do."""
+        """Return the current value; raise `SecretUnavailable`, saying what to do.
+
+        The error is `retryable` where the value may be had later without anybody's doing: a
+        value read shortly before may then stand in for it.
+        """
         ...
 
     async def close(self) -> None:
