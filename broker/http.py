@@ -8,6 +8,7 @@ gets judged on the connected socket, before a byte of the request is sent.
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from typing import TYPE_CHECKING, Any, Final
 
@@ -41,7 +42,7 @@ def client(
     """
     guard = _Guard(allow_private=allow_private, allow_loopback_http=allow_loopback_http)
     return httpx.AsyncClient(
-        verify=True if ca_file is None else _authorities(ca_file),
+        verify=_public_authorities() if ca_file is None else _authorities(ca_file),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(timeout),
@@ -91,7 +92,8 @@ async def _get_once(client: httpx.AsyncClient, url: str, max_bytes: int) -> byte
         raise UpstreamError(
             f"{url} could not be fetched: {type(error).__name__}", retryable=True
         ) from None
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, ValueError, ExceptionGroup) as error:
+        # The last two: addresses that httpx takes and the sockets below do not.
         raise UpstreamError(f"{url} could not be fetched: {type(error).__name__}") from None
 
 
@@ -107,6 +109,11 @@ def _require_plain_success(url: str, response: httpx.Response) -> None:
 
 def _may_pass(error: BaseException) -> bool:
     return isinstance(error, UpstreamError) and error.retryable
+
+
+@functools.cache
+def _public_authorities() -> ssl.SSLContext:
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _authorities(ca_file: str) -> ssl.SSLContext:
