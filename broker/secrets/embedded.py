@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from broker.keys.base import Sealer
+    from broker.secrets.envelope import Seals
 
 KEPT_VERSIONS: Final = 10
 """How many versions of a secret are kept; storing another drops the oldest."""
@@ -98,7 +98,7 @@ class EmbeddedStore:
     private or damaged, if a secret in it was altered, or if the master key is another.
     """
 
-    def __init__(self, path: Path, sealer: Sealer, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, sealer: Seals, clock: Callable[[], float] = time.time) -> None:
         self._path: Final = path
         self._envelopes: Final = Envelopes(sealer)
         self._clock: Final = clock

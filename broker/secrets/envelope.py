@@ -6,20 +6,29 @@ Both are bound to the secret's name and version, so that no row can stand in for
 from __future__ import annotations
 
 from secrets import token_bytes
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from broker.errors import ConfigurationError
 
-if TYPE_CHECKING:
-    from broker.keys.base import Sealer
-
 _PURPOSE: Final = "embedded-secrets"
 _CHECK: Final = b"check"
 _KEY_BITS: Final = 256
 _NONCE_BYTES: Final = 12
+
+
+class Seals(Protocol):
+    """The master key, as far as this package needs it (`broker.keys.base.Sealer`)."""
+
+    def seal(self, purpose: str, context: bytes, plaintext: bytes) -> bytes:
+        """Return `plaintext` sealed for this purpose and context."""
+        ...
+
+    def unseal(self, purpose: str, context: bytes, sealed: bytes) -> bytes:
+        """Return the plaintext; raise `ConfigurationError` if it cannot be."""
+        ...
 
 
 class Sealed(NamedTuple):
@@ -32,7 +41,7 @@ class Sealed(NamedTuple):
 class Envelopes:
     """Seal and open values with the master key behind `sealer`."""
 
-    def __init__(self, sealer: Sealer) -> None:
+    def __init__(self, sealer: Seals) -> None:
         self._sealer: Final = sealer
 
     def seal(self, name: str, version: int, value: bytes) -> Sealed:
