@@ -38,11 +38,30 @@ class AuditSettings:
 
 @dataclass(frozen=True, slots=True)
 class VaultSettings:
-    """How to reach and log in to Vault or OpenBao; without `address` none is used."""
+    """How to reach and log in to Vault or OpenBao; without `address` none is used.
+
+    `login` says how: by `token` (from `token_file`), `approle` (`role_id_file` and
+    `secret_id_file`; with `secret_id_wrapped` the latter holds a wrapping token), `jwt` (`role`
+    and a workload's token in `token_file`) or `kubernetes` (`role`; `token_file` if it is not
+    the pod's). `mount` is where the auth method is mounted, if not under its own name. `role`
+    is also the AppRole's name, which a wrapped secret_id must then be for. `timeout` is in
+    seconds.
+    """
 
     address: str | None = field(default=None, metadata={"read": values.url})
     namespace: str | None = field(default=None, metadata={"read": values.text})
     ca_file: Path | None = field(default=None, metadata={"read": values.path})
+    timeout: int = field(default=5, metadata={"read": values.duration})
+    login: str = field(
+        default="token",
+        metadata={"read": values.one_of("token", "approle", "jwt", "kubernetes")},
+    )
+    mount: str | None = field(default=None, metadata={"read": values.text})
+    role: str | None = field(default=None, metadata={"read": values.text})
+    token_file: Path | None = field(default=None, metadata={"read": values.path})
+    role_id_file: Path | None = field(default=None, metadata={"read": values.path})
+    secret_id_file: Path | None = field(default=None, metadata={"read": values.path})
+    secret_id_wrapped: bool = field(default=False, metadata={"read": values.flag})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +74,6 @@ class Settings:
 
     home: Path
     issuer: str = field(default="", metadata={"read": values.url})
-    default_ttl: int = field(default=900, metadata={"read": values.duration})
     master_key_source: str = field(
         default="file", metadata={"read": values.one_of("file", "keyring", "environment")}
     )

@@ -83,6 +83,15 @@ def url(value: object) -> str:
     return text(value).rstrip("/")
 
 
+def flag(value: object) -> bool:
+    """Return a boolean: TOML's own, or the word `true` or `false` from the environment."""
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value not in {"true", "false"}:
+        raise ValueError("one of true, false")
+    return value == "true"
+
+
 def one_of(*words: str) -> Callable[[object], str]:
     """Return a reader that accepts these words alone."""
 

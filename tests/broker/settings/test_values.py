@@ -21,6 +21,7 @@ READERS: tuple[Callable[[object], object], ...] = (
     values.text,
     values.path,
     values.url,
+    values.flag,
     values.one_of("file", "keyring"),
 )
 
@@ -48,6 +49,9 @@ READERS: tuple[Callable[[object], object], ...] = (
         (values.url, "http://127.0.0.1:8700", "http://127.0.0.1:8700"),
         (values.url, "http://localhost:8700", "http://localhost:8700"),
         (values.url, "http://[::1]:8700", "http://[::1]:8700"),
+        (values.flag, True, True),
+        (values.flag, "true", True),
+        (values.flag, "false", False),
         (values.one_of("file", "keyring"), "file", "file"),
     ],
 )
@@ -89,6 +93,9 @@ def test_reads(read: Callable[[object], object], given_value: object, expected: 
         (values.url, "https://[::1"),
         (values.url, "https://"),
         (values.url, "ftp://broker.example.com"),
+        (values.flag, "True"),
+        (values.flag, 1),
+        (values.flag, ["true"]),
         (values.one_of("file", "keyring"), "File"),
         (values.one_of("file", "keyring"), ["file"]),
     ],
