@@ -12,6 +12,7 @@ from broker.identity.local import new_agent_key
 from broker.keys.sealing import create_master_key, load_master_key, master_key_file
 from broker.keys.signing import KeySet
 from broker.model import EnrolledKey
+from broker.secrets.embedded import EmbeddedStore
 from broker.storage.sqlite import SqliteStorage
 
 if TYPE_CHECKING:
@@ -161,6 +162,14 @@ def open_storage(settings: Settings) -> SqliteStorage:
     places = Places(settings.home)
     private_directory(places.data)
     return SqliteStorage(places.database)
+
+
+def open_store(settings: Settings) -> EmbeddedStore:
+    """Return the embedded store of secrets; the caller closes it."""
+    places = Places(settings.home)
+    keys = open_keys(settings)
+    private_directory(places.data)
+    return EmbeddedStore(places.secrets, keys.master)
 
 
 async def enrol_agent(settings: Settings, agent: str) -> Path:

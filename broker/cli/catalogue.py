@@ -6,6 +6,7 @@ and the policy to write, in which `<name>`, `<secret.FIELD>` and `<PARAMETER>` a
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -14,9 +15,35 @@ from broker.errors import ConfigurationError, did_you_mean
 from broker.resources import data_path
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _PLACEHOLDER: Final = re.compile(r"<([a-z_.]+)>")
+
+_ANY_API: Final = """\
+services:
+  <name>:
+    provider: http_api
+    base_url: <base_url>
+    credential: {<credential>, secret: "<secret.key>"}
+<exceptions>
+# What the API's paths mean is known to you alone: narrow these rules to what agents need.
+scopes:
+  <name>.read:
+    description: Read anything
+    service: <name>
+    allow: ["GET /**", "HEAD /**"]
+  <name>.write:
+    description: Read and change anything, but not delete it
+    service: <name>
+    allow: ["GET /**", "HEAD /**", "POST /**", "PUT /**", "PATCH /**"]
+"""
+_CREDENTIALS: Final = {
+    "bearer": "type: bearer",
+    "header": "type: header, name: {}",
+    "basic": "type: basic, username: {}",
+    "query": "type: query, name: {}",
+    "cookie": "type: cookie, name: {}",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +121,7 @@ def load(name: str) -> Entry:
     Raises:
         ConfigurationError: when there is none, naming the nearest.
     """
-    import yaml  # noqa: PLC0415 - listing names does not need it
+    import yaml
 
     known = names()
     if name not in known:
@@ -105,6 +132,38 @@ def load(name: str) -> Entry:
     content = (data_path("catalogue") / f"{name}.yaml").read_text(encoding="utf-8")
     about, _, template = content.partition("\n---\n")
     return _entry(name, yaml.safe_load(about), template)
+
+
+def any_api(name: str, base_url: str, credential: str, exceptions: Iterable[str] = ()) -> Entry:
+    """Return an entry for an API that is not in the catalogue.
+
+    `credential` is `bearer`, `header:X-Api-Key`, `basic:USER`, `query:NAME` or `cookie:NAME`;
+    `exceptions` are switches of the service such as `allow_private`.
+
+    Raises:
+        ConfigurationError: when `credential` is none of these.
+    """
+    kind, _, detail = credential.partition(":")
+    if kind not in _CREDENTIALS or (kind == "bearer") == bool(detail):
+        raise ConfigurationError(
+            f"--credential is {credential!r}{did_you_mean(kind, _CREDENTIALS)}; expected bearer, "
+            "header:X-Api-Key, basic:USER, query:NAME or cookie:NAME"
+        )
+    values = {
+        "base_url": json.dumps(base_url),  # a JSON string is a YAML string, whatever it holds
+        "credential": _CREDENTIALS[kind].format(json.dumps(detail)),
+        "exceptions": "".join(f"    {exception}: true\n" for exception in exceptions),
+    }
+    return Entry(
+        name=name,
+        title=name,
+        about=base_url,
+        documentation=base_url,
+        secrets={"key": "The key that the API wants"},
+        grant=("read",),
+        examples=(Example("read", "GET /", "allow"),),
+        template=fill(_ANY_API, values),
+    )
 
 
 def _entry(name: str, about: dict[str, Any], template: str) -> Entry:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from broker.settings import Settings
 
@@ -68,15 +68,17 @@ JsonOption = Annotated[
 """`json: JsonOption = False` gives a command the option `--json`; pass it to `emit`."""
 
 
-def settings_from(home: Path | None) -> Settings:
+def settings_from(home: Path | None, overrides: Mapping[str, object] | None = None) -> Settings:
     """Return the settings of the broker at `home`, or of the default one.
+
+    `overrides` are what the command line says, by dotted name (`{"gateway.port": 0}`).
 
     Raises:
         ConfigurationError: when broker.toml or the environment holds a mistake.
     """
-    from broker.settings import load_settings  # noqa: PLC0415 - keeps `--help` fast
+    from broker.settings import load_settings
 
-    return load_settings(home if home is not None else _choices.get().home)
+    return load_settings(home or _choices.get().home, overrides=overrides)
 
 
 def emit(data: Any, human: Callable[[], None], json: bool) -> None:  # noqa: FBT001 - the option
@@ -98,6 +100,14 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "N
     for number, line in enumerate(lines):
         text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         typer.echo(typer.style(text.rstrip(), bold=number == 0))
+
+
+def next_steps(*steps: tuple[str, str]) -> None:
+    """Print what to do next: commands that work as they stand, each with what it does."""
+    width = max(len(command) for command, _ in steps)
+    typer.echo("\nNext:")
+    for command, purpose in steps:
+        typer.echo(f"  {typer.style(command.ljust(width), bold=True)}  {purpose}")
 
 
 def printable(text: str) -> str:
@@ -140,7 +150,7 @@ def fail_unexpectedly(error: Exception) -> NoReturn:
 
 
 def _keep(incident: str, details: str) -> Path:
-    from broker.files import create_private  # noqa: PLC0415 - needed by defects alone
+    from broker.files import create_private
 
     home = _choices.get().home
     folder = home if home is not None and home.is_dir() else Path(tempfile.mkdtemp())

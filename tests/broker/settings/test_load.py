@@ -29,11 +29,11 @@ def test_without_a_file_the_defaults_hold(tmp_path: Path) -> None:
 
 
 def test_environment_goes_over_file_over_defaults(tmp_path: Path) -> None:
-    write(tmp_path, 'default_ttl = "5m"\nlog_level = "debug"\n[gateway]\nport = 9001\n')
+    write(tmp_path, 'drain = "5m"\nlog_level = "debug"\n[gateway]\nport = 9001\n')
     settings = load_settings(
         tmp_path, {"BROKER_GATEWAY_PORT": "9002", "BROKER_LOG_LEVEL": "warning"}
     )
-    assert (settings.default_ttl, settings.log_level) == (300, "warning")
+    assert (settings.drain, settings.log_level) == (300, "warning")
     assert (settings.gateway.port, settings.control.port) == (9002, 8700)
 
 
@@ -66,7 +66,7 @@ def test_an_open_listener_needs_an_issuer(tmp_path: Path) -> None:
 def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
     path = write(
         tmp_path,
-        'isuer = "x"\ndefault_ttl = "15 minutes"\n[gatway]\nport = 1\n'
+        'isuer = "x"\ndrain = "15 minutes"\n[gatway]\nport = 1\n'
         "[gateway]\nprot = 8\n# port = 1\nport = 70000\n",
     )
     duration = 'a duration such as "30s", "15m" or "1h"'
@@ -76,7 +76,7 @@ def test_every_mistake_is_told_at_once_with_its_place(tmp_path: Path) -> None:
         f"{path}:3: unknown setting 'gatway'; did you mean 'gateway'?",
         f"{path}:6: unknown setting 'gateway.prot'; did you mean 'gateway.port'?",
         "$BROKER_LOG_LEVL: unknown setting; did you mean 'BROKER_LOG_LEVEL'?",
-        f"{path}:2: default_ttl is '15 minutes'; expected {duration}",
+        f"{path}:2: drain is '15 minutes'; expected {duration}",
         f"{path}:8: gateway.port is 70000; expected a port from 0 to 65535",
     ]
 
@@ -116,8 +116,8 @@ def test_a_file_that_others_could_change_is_refused(tmp_path: Path, mode: int) -
 
 
 def test_a_file_that_others_may_read_is_fine(tmp_path: Path) -> None:
-    write(tmp_path, 'default_ttl = "1m"\n', 0o644)
-    assert load_settings(tmp_path, {}).default_ttl == 60
+    write(tmp_path, 'drain = "1m"\n', 0o644)
+    assert load_settings(tmp_path, {}).drain == 60
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

@@ -10,11 +10,10 @@ from broker.settings import ControlSettings, GatewaySettings, Settings
 HOME = Path("/srv/broker")
 
 
-def test_defaults_are_loopback_and_fifteen_minutes() -> None:
+def test_defaults_are_loopback() -> None:
     settings = Settings(HOME)
     assert (settings.control.host, settings.control.port) == ("127.0.0.1", 8700)
     assert (settings.gateway.host, settings.gateway.port) == ("127.0.0.1", 8701)
-    assert settings.default_ttl == 900
 
 
 def test_settings_do_not_change() -> None:

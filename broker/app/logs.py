@@ -1,0 +1,40 @@
+"""The log: what the broker tells whoever runs it, on stderr, redacted."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Final
+
+from broker.audit.redaction import redact_text
+
+_QUIET: Final = ("httpcore", "httpx", "watchfiles", "hvac", "urllib3", "asyncio")
+"""Libraries whose debug lines show requests and headers."""
+
+
+class RedactingFormatter(logging.Formatter):
+    """Format records as `2026-03-15T10:23:45Z INFO broker.app: ...`, tracebacks included.
+
+    What looks like a credential, an address or a card number is taken out, whoever logged it.
+    """
+
+    converter = time.gmtime  # type: ignore[assignment]  # the stub allows one form of two
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the whole entry, redacted."""
+        return redact_text(super().format(record))
+
+
+def configure_logging(level: str) -> None:
+    """Send log records of `level` (`debug`, `info`, `warning`, `error`) and above to stderr.
+
+    Libraries that would log headers are held at warnings, whatever the level.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,282 @@
+"""`broker add`: let agents use a service, from the catalogue or at any base URL."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from broker.cli import catalogue, output
+from broker.errors import ConfigurationError, did_you_mean
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from broker.settings import Settings
+    from providers.base import Secret
+
+_CREDENTIALS: Final = "bearer, header:NAME, basic:USER, query:NAME or cookie:NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class Addition:
+    """What is to be added: a service, where its secrets are, who may use it for what."""
+
+    service: str
+    entry: catalogue.Entry
+    parameters: Mapping[str, str]
+    references: Mapping[str, str]
+    agent: str
+    scopes: tuple[str, ...]
+
+    @property
+    def all_scopes(self) -> tuple[str, ...]:
+        """The scopes that the service comes with."""
+        return scopes_of(self.entry, self.service)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+    app.command("add")(add)
+
+
+def add(  # noqa: PLR0913 - each is an option
+    name: Annotated[
+        str | None, typer.Argument(help="A service of the catalogue; without, see the catalogue.")
+    ] = None,
+    *,
+    rename: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Call the service NAME.")
+    ] = None,
+    agent: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who may use it; default: the only agent.")
+    ] = None,
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SCOPE", help="What the agent may do with it (repeatable)."),
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of it (repeatable)."),
+    ] = None,
+    secret_stdin: Annotated[
+        bool,
+        typer.Option("--secret-stdin", metavar="", help="Read each secret from a line of stdin."),
+    ] = False,
+    vault: Annotated[
+        str | None,
+        typer.Option(metavar="PATH#FIELD", help="Its secret is in Vault, as in kv/stripe#key."),
+    ] = None,
+    base_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Add the API at this URL instead.")
+    ] = None,
+    credential: Annotated[
+        str, typer.Option(metavar="KIND", help=f"How that API wants its key: {_CREDENTIALS}.")
+    ] = "bearer",
+    allow_private: Annotated[
+        bool,
+        typer.Option("--allow-private", metavar="", help="That API has a private address."),
+    ] = False,
+    insecure_http: Annotated[
+        bool,
+        typer.Option("--insecure-http", metavar="", help="Send its key over plain http."),
+    ] = False,
+    home: output.HomeOption = None,
+    json: output.JsonOption = False,
+) -> None:
+    """Let an agent use a service: one of the catalogue, or any API with --base-url."""
+    if name is None:
+        _show_catalogue(json=json)
+        return
+    from broker.app.home import open_keys
+    from broker.cli.agents import choose_agent
+    from broker.cli.documents import Documents, require_name
+
+    settings = output.settings_from(home)
+    open_keys(settings)
+    require_name("a service", rename or name)
+    if base_url is None:
+        entry = catalogue.load(name)
+    else:
+        switches = {"allow_private": allow_private, "insecure_http": insecure_http}
+        chosen = [switch for switch, on in switches.items() if on]
+        entry = catalogue.any_api(name, base_url, credential, chosen)
+    addition = Addition(
+        service=rename or name,
+        entry=entry,
+        parameters=_parameters(entry, parameter or []),
+        references=_references(entry, rename or name, vault),
+        agent=choose_agent(settings, agent),
+        scopes=_granted(entry, rename or name, scope),
+    )
+    documents = Documents(settings.policies)
+    text = entry.policy(addition.service, addition.parameters, addition.references)
+    path = documents.add(f"services/{addition.service}.yaml", text)
+    documents.grant(addition.agent, addition.scopes)
+    documents.check()
+    if vault is None:
+        _store(settings, addition, _read_secrets(entry, from_stdin=secret_stdin))
+    documents.write()
+    output.emit(_summary(settings, addition, path), lambda: _tell(settings, addition, path), json)
+
+
+def scopes_of(entry: catalogue.Entry, service: str) -> tuple[str, ...]:
+    """Return the names of the scopes that `entry` defines for `service`."""
+    import yaml
+
+    document = yaml.safe_load(catalogue.fill(entry.template, {"name": service}))
+    return tuple(document["scopes"])
+
+
+def _granted(entry: catalogue.Entry, service: str, wanted: Sequence[str] | None) -> tuple[str, ...]:
+    known = scopes_of(entry, service)
+    chosen = [
+        scope if scope.startswith(f"{service}.") else f"{service}.{scope}"
+        for scope in wanted or entry.grant
+    ]
+    for scope in chosen:
+        if scope not in known:
+            raise ConfigurationError(
+                f"--scope: {service} has no scope {scope!r}{did_you_mean(scope, known)}; "
+                f"it has {', '.join(known)}"
+            )
+    return tuple(dict.fromkeys(chosen))
+
+
+def _parameters(entry: catalogue.Entry, given: Sequence[str]) -> dict[str, str]:
+    values = dict(item.partition("=")[::2] for item in given)
+    for key in values:
+        if key not in entry.parameters:
+            raise ConfigurationError(
+                f"--set {key}: {entry.title} asks for {', '.join(entry.parameters) or 'nothing'}"
+                f"{did_you_mean(key, entry.parameters)}"
+            )
+    for key, parameter in entry.parameters.items():
+        if key not in values and sys.stdin.isatty():
+            values[key] = typer.prompt(parameter.ask, parameter.default)
+        elif key not in values and parameter.default is not None:
+            values[key] = parameter.default
+        if key not in values or not parameter.accepts(values[key]):
+            found = repr(values[key]) if key in values else "missing"
+            raise ConfigurationError(
+                f"{entry.title}: {key} is {found}; expected {parameter.ask.lower()}, "
+                f"as in --set {key}={parameter.example}"
+            )
+    return values
+
+
+def _references(entry: catalogue.Entry, service: str, vault: str | None) -> dict[str, str]:
+    if vault is None:
+        only = len(entry.secrets) == 1
+        return {
+            field: f"embedded:{service}"
+            if only
+            else f"embedded:{service}-{field}".replace("_", "-")
+            for field in entry.secrets
+        }
+    path, _, field = vault.removeprefix("vault:").partition("#")
+    if field and len(entry.secrets) > 1:
+        raise ConfigurationError(
+            f"{entry.title} has {len(entry.secrets)} secrets: name the path alone, as in "
+            f"--vault {path}, where the fields {', '.join(entry.secrets)} are"
+        )
+    return {name: f"vault:{path}#{field or name}" for name in entry.secrets}
+
+
+def _read_secrets(entry: catalogue.Entry, *, from_stdin: bool) -> dict[str, Secret]:
+    from providers.base import Secret
+
+    values: dict[str, Secret] = {}
+    for field, hint in entry.secrets.items():
+        if from_stdin:
+            text = sys.stdin.readline().rstrip("\r\n")
+        elif sys.stdin.isatty():
+            typer.echo(hint, err=True)
+            text = typer.prompt(f"{field} (not shown)", hide_input=True, err=True).strip()
+        else:
+            raise ConfigurationError(
+                "there is no terminal to ask for the secret at: pipe it in with --secret-stdin, "
+                "or name where it is with --vault"
+            )
+        if not text:
+            raise ConfigurationError(f"no {field} was given ({hint}); nothing was changed")
+        values[field] = Secret(text.encode())
+    return values
+
+
+def _store(settings: Settings, addition: Addition, secrets: Mapping[str, Secret]) -> None:
+    from broker.app.home import open_store
+
+    store = open_store(settings)
+    try:
+        for field, secret in secrets.items():
+            store.put(addition.references[field].removeprefix("embedded:"), secret)
+    finally:
+        store.close()
+
+
+def _show_catalogue(*, json: bool) -> None:
+    entries = [catalogue.load(name) for name in catalogue.names()]
+    data = [{"name": entry.name, "title": entry.title, "about": entry.about} for entry in entries]
+
+    def human() -> None:
+        output.table(("name", "title", "what for"), [(e.name, e.title, e.about) for e in entries])
+        output.next_steps(
+            ("broker add NAME", "add one of these"),
+            ("broker add NAME --base-url URL", "add any other API"),
+        )
+
+    output.emit(data, human, json)
+
+
+def _summary(settings: Settings, addition: Addition, path: Path) -> dict[str, Any]:
+    return {
+        "service": addition.service,
+        "policy": str(path),
+        "secrets": list(addition.references.values()),
+        "agent": addition.agent,
+        "granted": list(addition.scopes),
+        "scopes": list(addition.all_scopes),
+        "base_url": f"{settings.gateway_url}/{addition.service}",
+    }
+
+
+def _tell(settings: Settings, addition: Addition, path: Path) -> None:
+    base_url = f"{settings.gateway_url}/{addition.service}"
+    others = [scope for scope in addition.all_scopes if scope not in addition.scopes]
+    lines = {
+        "policy": str(path),
+        "secret": ", ".join(addition.references.values()),
+        "granted": f"{' '.join(addition.scopes)} to {addition.agent}",
+        "not granted": " ".join(others) or "-",
+    }
+    typer.echo(f"{addition.entry.title} is added as {addition.service}.")
+    for label, text in lines.items():
+        typer.echo(f"  {label:<13}{output.printable(text)}")
+    for note in addition.entry.notes:
+        typer.echo(
+            f"  {'note':<13}{catalogue.fill(note, {'gateway': base_url, **_names(addition)})}"
+        )
+    request = next(
+        (e.request for e in addition.entry.examples if e.expect == "allow"), "GET /"
+    ).partition(" ")
+    example = catalogue.fill(request[2], _names(addition))
+    agent = "" if addition.agent == "my-agent" else f" --agent {addition.agent}"
+    scopes = "".join(f" --scope {scope}" for scope in addition.scopes)
+    output.next_steps(
+        ("broker serve", "if it is not running"),
+        (f"TOKEN=$(broker token{agent}{scopes})", "a task token, for some minutes"),
+        (f'curl -H "Authorization: Bearer $TOKEN" {base_url}{example}', "a call with it"),
+        *(
+            [(f"broker agents grant {addition.agent} {others[0]}", "let it do more")]
+            if others
+            else []
+        ),
+    )
+
+
+def _names(addition: Addition) -> dict[str, str]:
+    return {"name": addition.service, **addition.parameters}
