@@ -29,7 +29,7 @@ _MAX_KEYS: Final = 100
 class Fetch(Protocol):
     """GET a URL that a configured issuer named, following no redirect."""
 
-    async def __call__(self, url: str, max_bytes: int) -> bytes:
+    async def __call__(self, url: str, max_bytes: int, /) -> bytes:
         """Return the body; raise `UpstreamError` if it cannot be had within bounded time."""
         ...
 

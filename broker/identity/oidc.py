@@ -132,7 +132,7 @@ def _require_safe(name: str, settings: OidcSettings, audiences: Audiences) -> No
         raise ConfigurationError(
             f"{where}: leeway is {settings.leeway:g} s; choose 0 to {claims.MAX_LEEWAY:g} s"
         )
-    if settings.max_token_age <= 0 or settings.stale_keys_for < 0:
+    if not (settings.max_token_age > 0 and settings.stale_keys_for >= 0):
         raise ConfigurationError(
             f"{where}: max_token_age must be above 0 and stale_keys_for not below 0"
         )

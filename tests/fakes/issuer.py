@@ -153,11 +153,11 @@ class Bench:
     wall: Clock = field(default_factory=lambda: Clock(NOW))
     monotonic: Clock = field(default_factory=lambda: Clock(1000.0))
 
-    def source(self, issuer: FakeIssuer | None = None, **settings: Any) -> OidcSource:
-        settings.setdefault("issuer", (issuer or self.issuer).url)
+    def source(self, **settings: Any) -> OidcSource:
+        """A source for the issuer, whose settings may be changed."""
         return OidcSource(
             "issuer-under-test",
-            OidcSettings(**settings),
+            OidcSettings(**{"issuer": self.issuer.url} | settings),
             Audiences(BROKER, f"{BROKER}/token"),
             partial(http.get_bytes, self.client, deadline=2.0),
             clock=self.wall,
