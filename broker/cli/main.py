@@ -64,7 +64,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer's callback signature
     if wanted:
-        from importlib.metadata import version  # noqa: PLC0415 - slow, and rarely needed
+        from importlib.metadata import version
 
         typer.echo(f"broker {version('agent-token-broker')}")
         raise typer.Exit
