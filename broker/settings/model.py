@@ -44,14 +44,16 @@ class VaultSettings:
     `secret_id_file`; with `secret_id_wrapped` the latter holds a wrapping token), `jwt` (`role`
     and a workload's token in `token_file`) or `kubernetes` (`role`; `token_file` if it is not
     the pod's). `mount` is where the auth method is mounted, if not under its own name. `role`
-    is also the AppRole's name, which a wrapped secret_id must then be for. `timeout` is in
-    seconds.
+    is also the AppRole's name, which a wrapped secret_id must then be for. Times are in
+    seconds: `timeout` of a request, and `stale_for`, how long since it was read a value stands
+    in while Vault is down or sealed.
     """
 
     address: str | None = field(default=None, metadata={"read": values.url})
     namespace: str | None = field(default=None, metadata={"read": values.text})
     ca_file: Path | None = field(default=None, metadata={"read": values.path})
     timeout: int = field(default=5, metadata={"read": values.duration})
+    stale_for: int = field(default=300, metadata={"read": values.duration})
     login: str = field(
         default="token",
         metadata={"read": values.one_of("token", "approle", "jwt", "kubernetes")},
