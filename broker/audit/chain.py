@@ -38,6 +38,10 @@ class Position(NamedTuple):
     hash: str
 
 
+START: Final = Position(0, GENESIS)
+"""Where a writer is before its first record."""
+
+
 class Chain:
     """Turn records into the lines of one writer's chain.
 
@@ -46,13 +50,22 @@ class Chain:
     taken as redacted already.
     """
 
-    def __init__(self, writer: str, position: Position = Position(0, GENESIS)) -> None:  # noqa: B008 - immutable
-        self.position = position
+    def __init__(self, writer: str, position: Position = START) -> None:
         self.writer: Final = writer
-        self._start: Final = f'{{"v":{VERSION},"writer":"{writer}","seq":'.encode()
-        self._fragments: Final[dict[tuple[Any, ...], bytes]] = {}
+        self.position = position
+        self._start: Final = f'{{"v":{VERSION},"writer":"{writer}","seq":'
+        self._fragments: Final[dict[tuple[Any, ...], str]] = {}
         self._second = -1
         self._second_text = ""
+
+    @property
+    def position(self) -> Position:
+        """The last record; set it to go back there."""
+        return Position(self._seq, self._hash)
+
+    @position.setter
+    def position(self, position: Position) -> None:
+        self._seq, self._hash = position
 
     def add(self, record: AuditRecord) -> bytes:
         """Return the record's line and move on to the next place."""
@@ -76,17 +89,14 @@ class Chain:
             fields["bytes_out"] = bytes_out
         return self._line(
             record.time,
-            b"%b%b%b"
-            % (
-                orjson.dumps(fields)[1:-1],
-                self._fragment(_AGENT, record[_AGENT:_METHOD]),
-                self._fragment(_RISK, record[_RISK:]),
-            ),
+            orjson.dumps(fields).decode()[1:-1]
+            + self._fragment(_AGENT, record[_AGENT:_METHOD])
+            + self._fragment(_RISK, record[_RISK:]),
         )
 
     def add_own(self, time: float, fields: Mapping[str, Any]) -> bytes:
         """Return the line of a record of the trail's own, such as a checkpoint."""
-        return self._line(time, orjson.dumps(dict(fields))[1:-1])
+        return self._line(time, orjson.dumps(dict(fields)).decode()[1:-1])
 
     def timestamp(self, time: float) -> str:
         """Return seconds since the epoch as RFC 3339, UTC, with microseconds."""
@@ -94,22 +104,17 @@ class Chain:
         if second != self._second:
             self._second_text = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
             self._second = second
-        return "%s.%06dZ" % (self._second_text, (time - second) * 1e6)  # noqa: UP031 - faster
+        return f"{self._second_text}.{int((time - second) * 1e6):06d}Z"
 
-    def _line(self, time: float, fields: bytes) -> bytes:
-        seq, previous = self.position
-        seq += 1
-        line = b'%b%d,"time":"%b",%b,"prev":"%b"}\n' % (
-            self._start,
-            seq,
-            self.timestamp(time).encode(),
-            fields,
-            previous.encode(),
-        )
-        self.position = Position(seq, sha256(line).hexdigest())
+    def _line(self, time: float, fields: str) -> bytes:
+        seq = self._seq + 1
+        line = (
+            f'{self._start}{seq},"time":"{self.timestamp(time)}",{fields},"prev":"{self._hash}"}}\n'
+        ).encode()
+        self._seq, self._hash = seq, sha256(line).hexdigest()
         return line
 
-    def _fragment(self, start: int, values: tuple[Any, ...]) -> bytes:
+    def _fragment(self, start: int, values: tuple[Any, ...]) -> str:
         fragment = self._fragments.get(values)
         if fragment is None:
             if len(self._fragments) >= _CACHED_FRAGMENTS:
@@ -123,13 +128,13 @@ def digest(line: bytes) -> str:
     return sha256(line).hexdigest()
 
 
-def _encode(names: tuple[str, ...], values: tuple[Any, ...]) -> bytes:
+def _encode(names: tuple[str, ...], values: tuple[Any, ...]) -> str:
     fields = {
         name: _clean(name, value)
         for name, value in zip(names, values, strict=False)
         if value is not None
     }
-    return b"," + orjson.dumps(fields)[1:-1] if fields else b""
+    return "," + orjson.dumps(fields).decode()[1:-1] if fields else ""
 
 
 def _clean(name: str, value: str) -> str:

@@ -252,7 +252,7 @@ class Journal:
         for writer in writers_with_head(self._directory):
             if writer != self._writer:
                 head = read_head(self._directory, writer, self._trusted)
-                if isinstance(head, Head):
+                if isinstance(head, Head) and head.seq:
                     heads[writer] = {"seq": head.seq, "hash": head.hash}
         return heads
 

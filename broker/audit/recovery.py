@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from broker.audit.chain import GENESIS, VERSION, Position, digest
+from broker.audit.chain import START, VERSION, Position, digest
 from broker.audit.head import BadHead, Head, read_head
 from broker.audit.segment import list_segments, read_lines
 
@@ -47,10 +47,10 @@ def resume(directory: Path, writer: str, trusted: TrustedKeys) -> Resumption:
     head = read_head(directory, writer, trusted)
     if isinstance(head, Head):
         if head.seq == 0 and not segments:
-            return Resumption(Position(0, GENESIS))
+            return Resumption(START)
         return _from_head(segments, head)
     if head is None and not segments:
-        return Resumption(Position(0, GENESIS))
+        return Resumption(START)
     problem = head.problem if isinstance(head, BadHead) else "it is missing"
     return Resumption(_last_readable(segments, writer), broken=f"the head is no help: {problem}")
 
@@ -118,4 +118,4 @@ def _last_readable(segments: list[SegmentName], writer: str) -> Position:
                 position = Position(record["seq"], digest(line))
         if position:
             return position
-    return Position(0, GENESIS)
+    return START
