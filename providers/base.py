@@ -190,6 +190,17 @@ Provider = Injects | Mints
 
 
 @dataclass(frozen=True, slots=True)
+class Templated:
+    """Mark a text in a scope model that may hold templates: `Annotated[str, Templated()]`.
+
+    `alphabet` is the inside of a regular expression's character class. A value with any other
+    character never gets in: the request is denied, and nothing is escaped.
+    """
+
+    alphabet: str = "A-Za-z0-9._-"
+
+
+@dataclass(frozen=True, slots=True)
 class Plugin:
     """Describe one kind of provider to policy (its fields) and to the broker (how to build it).
 

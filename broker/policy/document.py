@@ -1,0 +1,263 @@
+"""The fields of a policy document.
+
+    identity_sources:  {name: OidcSource | LocalSource}
+    services:          {name: ServiceFields and those of its provider}
+    scopes:            {name: ScopeFields and those of its service's provider}
+    agents:            {name: AgentFields}
+
+The models refuse unknown fields and coerce nothing; the JSON Schema that editors use is made
+from them. What spans several entries is checked in `loader`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictBool,
+    WithJsonSchema,
+)
+
+from broker.addresses import is_loopback_host
+from broker.model import Replay  # noqa: TC001 - pydantic reads it
+from broker.policy.conditions import Condition, parse_condition
+from broker.policy.globs import Glob, parse_glob
+from broker.policy.query import OTHERS, Parameter
+from broker.policy.rules import Rule, parse_rule
+from broker.settings.values import duration
+from providers.base import Delivery  # noqa: TC001 - pydantic reads it
+
+SECTIONS: Final = ("identity_sources", "services", "scopes", "agents")
+NAME: Final = r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$"
+LONGEST_LIFETIME: Final = 86_400
+"""The most seconds that a policy may let a task token live."""
+
+_ALGORITHMS = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
+]
+
+
+def is_name(text: str) -> bool:
+    """Tell whether `text` may name a service, a scope, an agent or an identity source."""
+    return re.fullmatch(NAME, text) is not None and ".." not in text
+
+
+def _name(text: str) -> str:
+    if not is_name(text):
+        raise ValueError(
+            "a name is up to 64 lower-case letters, digits, '.', '_' and '-', "
+            "and begins and ends with a letter or digit"
+        )
+    return text
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    seen: list[Any] = []
+    for value in values:
+        if value in seen:
+            raise ValueError(f"lists {getattr(value, 'text', value)!r} twice")
+        seen.append(value)
+    return values
+
+
+def _lifetime(value: object) -> int:
+    try:
+        seconds = duration(value)
+    except ValueError as error:
+        raise ValueError(f"expected {error}") from None
+    if seconds > LONGEST_LIFETIME:
+        raise ValueError(f"is more than a day ({LONGEST_LIFETIME}s), the most there is")
+    return seconds
+
+
+def _query(value: object) -> dict[str, Parameter]:
+    if not isinstance(value, dict) or not value:
+        raise ValueError("expected parameters and what each may be, such as {type: public}")
+    parameters = {name: _parameter(name, one) for name, one in value.items()}
+    if OTHERS in parameters and parameters[OTHERS].required:
+        raise ValueError(f"{OTHERS!r} (all other parameters) takes {{any: true}} alone")
+    return parameters
+
+
+def _parameter(name: str, value: object) -> Parameter:
+    if isinstance(value, dict) and set(value) == {"any"} and value["any"] is True:
+        return Parameter()
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ValueError(f"{name}: an empty list matches nothing; list at least one value")
+    return Parameter(tuple(_parameter_value(name, one) for one in values))
+
+
+def _parameter_value(name: str, value: object) -> str | Glob:
+    if isinstance(value, dict) and set(value) == {"glob"}:
+        return parse_glob(value["glob"])
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"{name}: expected text, a list of texts, {{glob: ...}} or {{any: true}}")
+
+
+def _https(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("is not a URL") from None
+    if not value.isascii() or not value.isprintable() or " " in value or not host:
+        raise ValueError("is not a URL in ASCII, such as https://issuer.example.com")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_host(host)):
+        raise ValueError("must begin with https:// (http:// is for this machine's own addresses)")
+    if "@" in parts.netloc or "?" in value or "#" in value:
+        raise ValueError("must not have user information, a query or a fragment")
+    return value
+
+
+Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": NAME})]
+Text = Annotated[str, Field(min_length=1, max_length=1000)]
+Url = Annotated[str, AfterValidator(_https), Field(json_schema_extra={"format": "uri"})]
+Duration = Annotated[
+    int,
+    PlainValidator(_lifetime),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]{1,9}[smhd]?$"},
+                {"type": "integer", "minimum": 1, "maximum": LONGEST_LIFETIME},
+            ],
+            "examples": ["15m", "1h", "90s"],
+        }
+    ),
+]
+_RULE_SCHEMA: Final = {
+    "type": "string",
+    "pattern": r"^(\*|[A-Z-]+) /\S*$",
+    "examples": ["GET /v1/**", "POST /v1/refunds", "* /**"],
+}
+Rules = Annotated[
+    tuple[Annotated[Rule, PlainValidator(parse_rule), WithJsonSchema(_RULE_SCHEMA)], ...],
+    Field(min_length=1),
+    AfterValidator(_distinct),
+]
+_GLOB_SCHEMA: Final[dict[str, Any]] = {
+    "type": "object",
+    "properties": {"glob": {"type": "string", "pattern": r"\*"}},
+    "required": ["glob"],
+    "additionalProperties": False,
+}
+
+
+def _alternatives_schema(*scalars: str) -> dict[str, Any]:
+    one = {"anyOf": [{"type": list(scalars)}, _GLOB_SCHEMA]}
+    return {"anyOf": [*one["anyOf"], {"type": "array", "minItems": 1, "items": one}]}
+
+
+ClaimCondition = Annotated[
+    Condition,
+    PlainValidator(parse_condition),
+    WithJsonSchema(_alternatives_schema("string", "integer", "boolean")),
+]
+_ANY_SCHEMA: Final = {
+    "type": "object",
+    "properties": {"any": {"const": True}},
+    "required": ["any"],
+    "additionalProperties": False,
+}
+Query = Annotated[
+    dict[str, Parameter],
+    PlainValidator(_query),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "minProperties": 1,
+            "additionalProperties": {
+                "anyOf": [*_alternatives_schema("string", "integer")["anyOf"], _ANY_SCHEMA]
+            },
+        }
+    ),
+]
+
+
+class _Model(BaseModel):
+    # What stands in a policy may be a secret in the wrong place: no message repeats it.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class OidcSourceConfig(_Model):
+    """Trust tokens of an OpenID Connect issuer, verified with its published keys.
+
+    `issuer` is the exact `iss`. A token must name one of `audiences` (by default the broker's
+    own issuer) and no other unless `allow_extra_audiences`. Durations are in seconds;
+    `max_token_age` counts from `iat`. `replay: until_exp` lets one token be exchanged again
+    and again, for issuers whose tokens are files that workloads reread.
+    """
+
+    type: Literal["oidc"]
+    issuer: Url
+    audiences: Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_distinct)] = ()
+    algorithms: Annotated[tuple[_ALGORITHMS, ...], Field(min_length=1)] = ("RS256", "ES256")
+    replay: Replay = "single_use"
+    max_token_age: Duration = 3600
+    jwks_uri: Url | None = None
+    allow_extra_audiences: StrictBool = False
+    leeway: Annotated[Duration, Field(le=60)] = 30
+    stale_keys_for: Duration = 3600
+    ca_file: Annotated[str, Field(pattern=r"^/")] | None = None
+    allow_private: StrictBool = False
+    description: Text | None = None
+
+
+class LocalSourceConfig(_Model):
+    """Trust client assertions signed with the keys that were enrolled with this broker."""
+
+    type: Literal["local"]
+    description: Text | None = None
+
+
+SourceConfig = Annotated[OidcSourceConfig | LocalSourceConfig, Field(discriminator="type")]
+
+
+class ServiceFields(_Model):
+    """What a service of any provider says; the provider's own fields stand beside these."""
+
+    provider: Annotated[str, Field(description="Which kind of service it is.")]
+    description: Text | None = None
+
+
+class ScopeFields(_Model):
+    """What a scope of any provider says; the provider's own fields stand beside these."""
+
+    service: Name
+    description: Text | None = None
+    allow: Rules | None = None
+    deny: Rules | None = None
+    query: Query | None = None
+    delivery: Annotated[tuple[Delivery, ...], Field(min_length=1), AfterValidator(_distinct)] = (
+        "proxy",
+    )
+    max_ttl: Duration | None = None
+    reason: Literal["required", "optional"] = "optional"
+    risk: Literal["medium", "high"] | None = None
+
+
+class Trust(_Model):
+    """Which workload identities of one source are the agent: those whose claims all match."""
+
+    source: Name
+    claims: Annotated[dict[str, ClaimCondition], Field(min_length=1)] | None = None
+
+
+class AgentFields(_Model):
+    """Who the agent is, and what it may ask for."""
+
+    trust: Annotated[tuple[Trust, ...], Field(min_length=1)]
+    scopes: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_distinct)]
+    max_ttl: Duration | None = None
+    description: Text | None = None

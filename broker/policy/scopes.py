@@ -1,0 +1,111 @@
+"""Build the scopes of a policy: their rules, their constraints, and what they must not say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from broker.model import Scope
+from broker.policy.diagnosis import validated
+from broker.policy.document import ScopeFields
+from broker.policy.matching import ScopeRules
+from broker.policy.overlap import covers
+from broker.policy.query import QueryRule
+from broker.policy.templates import parse_templates
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from broker.errors import Problem
+    from broker.policy.merging import Entry
+    from broker.policy.templates import ConstraintTemplate
+    from providers.base import Plugin
+
+_COMMON: Final = frozenset(ScopeFields.model_fields)
+_RULE_FIELDS: Final = ("allow", "deny", "query")
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltScope:
+    """A scope, with its rules where its provider has such, and its template if it holds any."""
+
+    scope: Scope
+    rules: ScopeRules | None
+    template: ConstraintTemplate | None
+
+
+def scope_fields(entry: Entry, problems: list[Problem]) -> ScopeFields | None:
+    """Return what every scope says, or None after adding what is wrong to `problems`."""
+    fields: ScopeFields | None = validated(
+        ScopeFields, entry.node.only(_COMMON), f"scope {entry.name!r}", problems
+    )
+    return fields
+
+
+def build_scope(
+    entry: Entry, fields: ScopeFields, plugin: Plugin, problems: list[Problem]
+) -> BuiltScope | None:
+    """Return the scope of a service with this plugin, or None after adding what is wrong."""
+    what = f"scope {entry.name!r}"
+    before = len(problems)
+    problems.extend(_rule_problems(entry, fields, plugin, what))
+    problems.extend(_delivery_problems(entry, fields, plugin, what))
+    own = entry.node.without(_COMMON)
+    template = parse_templates(plugin.scope_model, own, what, problems)
+    # With something harmless in place of each template, so that all else is checked at load.
+    constraints = validated(
+        plugin.scope_model, own, what, problems, also=_COMMON, content=template.sample()
+    )
+    if len(problems) > before:
+        return None
+    allow, deny = fields.allow or (), fields.deny or ()
+    query = QueryRule(fields.query) if fields.query else None
+    scope = Scope(
+        name=entry.name,
+        service=fields.service,
+        allow=tuple(rule.text for rule in allow),
+        deny=tuple(rule.text for rule in deny),
+        delivery=frozenset(fields.delivery),
+        constraints=template if template.names else constraints,
+        max_ttl=fields.max_ttl,
+        reason_required=fields.reason == "required",
+        risk=fields.risk,
+        description=fields.description,
+    )
+    rules = ScopeRules(entry.name, allow, deny, query, fields.risk) if plugin.http_rules else None
+    return BuiltScope(scope, rules, template if template.names else None)
+
+
+def _rule_problems(
+    entry: Entry, fields: ScopeFields, plugin: Plugin, what: str
+) -> Iterator[Problem]:
+    if not plugin.http_rules:
+        for name in _RULE_FIELDS:
+            if getattr(fields, name) is not None:
+                message = f"{what}: a scope of provider {plugin.kind!r} takes no {name!r}"
+                yield entry.node.place_of([name], key=True).problem(message)
+        return
+    if fields.allow is None:
+        yield entry.place.problem(
+            f"{what}: field 'allow' is missing; to mean everything, write allow: [\"* /**\"]"
+        )
+        return
+    for index, rule in enumerate(fields.allow):
+        denied = next((deny for deny in fields.deny or () if covers(deny, rule)), None)
+        if denied is not None:
+            yield entry.node.place_of(["allow", index]).problem(
+                f"{what}: {rule.text!r} can never allow anything: {denied.text!r} denies it all"
+            )
+
+
+def _delivery_problems(
+    entry: Entry, fields: ScopeFields, plugin: Plugin, what: str
+) -> Iterator[Problem]:
+    for delivery in fields.delivery:
+        if delivery not in plugin.deliveries:
+            possible = " or ".join(sorted(plugin.deliveries))
+            why = ": its credential is no short-lived one" if delivery == "credential" else ""
+            yield entry.node.place_of(["delivery"]).problem(
+                f"{what}: provider {plugin.kind!r} has no delivery {delivery!r}{why}; "
+                f"write delivery: [{possible}]"
+            )

@@ -1,0 +1,78 @@
+"""Build the services of a policy: each is what its provider's plugin makes of its fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from broker.errors import ConfigurationError
+from broker.model import Service
+from broker.policy.diagnosis import unknown, validated
+from broker.policy.document import ServiceFields
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from broker.errors import Problem
+    from broker.policy.merging import Entry
+    from broker.policy.source import Node
+    from providers.base import Plugin
+
+_COMMON: Final = frozenset(ServiceFields.model_fields)
+
+
+def plugin_of(
+    entry: Entry, plugins: Mapping[str, Plugin], problems: list[Problem]
+) -> Plugin | None:
+    """Return the plugin that a service names, or None after adding what is wrong."""
+    what = f"service {entry.name!r}"
+    fields = validated(ServiceFields, entry.node.only(_COMMON), what, problems)
+    if fields is None:
+        return None
+    place = entry.node.place_of(["provider"])
+    try:
+        plugin = plugins[fields.provider]
+    except KeyError:
+        message = unknown("provider", fields.provider, plugins)
+        problems.append(place.problem(f"{what}: {message}"))
+        return None
+    except ConfigurationError as error:
+        problems.append(place.problem(f"{what}: {error}"))
+        return None
+    taken = _COMMON & plugin.service_model.model_fields.keys()
+    if taken:
+        message = f"{what}: provider {plugin.kind!r} redefines {', '.join(sorted(taken))}"
+        problems.append(place.problem(message))
+        return None
+    return plugin
+
+
+def build_service(
+    entry: Entry,
+    plugin: Plugin,
+    check_reference: Callable[[str], None],
+    problems: list[Problem],
+) -> Service | None:
+    """Return the service, or None after adding what is wrong to `problems`."""
+    what = f"service {entry.name!r}"
+    own = entry.node.without(_COMMON)
+    config = validated(plugin.service_model, own, what, problems, also=_COMMON)
+    if config is None:
+        return None
+    try:
+        upstream, slots = plugin.upstream(config), plugin.token_slots(config)
+        secrets = plugin.secret_references(config)
+    except ValueError as error:
+        problems.append(entry.place.problem(f"{what}: {error}"))
+        return None
+    problems.extend(_reference_problems(own, what, secrets, check_reference))
+    return Service(entry.name, plugin.kind, plugin, config, upstream, slots)
+
+
+def _reference_problems(
+    node: Node, what: str, secrets: tuple[str, ...], check_reference: Callable[[str], None]
+) -> Iterator[Problem]:
+    for secret in dict.fromkeys(secrets):
+        try:
+            check_reference(secret)
+        except ConfigurationError as error:
+            yield node.place_of_text(secret).problem(f"{what}: {error}")
