@@ -28,6 +28,7 @@ _names: Final = count(1)
 class AppRole:
     """A login for one policy; `wrapping_token` is good for one unwrapping of the secret_id."""
 
+    name: str
     role_id: str
     wrapping_token: str = field(repr=False)
 
@@ -75,6 +76,7 @@ class OpenBao:
         )
         wrapped = self.admin.auth.approle.generate_secret_id(role, wrap_ttl="10m")
         return AppRole(
+            name=role,
             role_id=self.admin.auth.approle.read_role_id(role)["data"]["role_id"],
             wrapping_token=wrapped["wrap_info"]["token"],
         )
@@ -136,7 +138,9 @@ def openbao(component: Gate, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 
 
 @pytest.fixture
-def sealable_openbao(component: Gate, tmp_path: Path) -> Iterator[OpenBao]:
+def sealable_openbao(
+    component: Gate, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[OpenBao]:
     """A server of the test's own, which it may seal."""
-    with running_openbao(component, tmp_path) as server:
+    with running_openbao(component, tmp_path_factory.mktemp("sealable-openbao")) as server:
         yield server
