@@ -1,1 +1,1 @@
-"""The control plane."""
+"""The control plane: the token endpoint, the documents that describe it, health and metrics."""
