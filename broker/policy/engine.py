@@ -128,40 +128,73 @@ class Policy:
         ttl: int | None,
         reason: str | None,
         task: str | None = None,
-        parent: Grant | None = None,
-        now: float | None = None,
     ) -> Entitlement | Deny:
         """Return what `identity` gets of what it asks for: all of it, or a denial.
 
         `ttl` is the lifetime asked for in seconds; the answer's is the least of it and all
-        limits. With `parent`, the grant that is being narrowed, `now` (seconds since the
-        epoch) is needed. The `rule` of a `Deny` says which limit it is: "trust", "scope",
-        "reason", "lifetime" or "template"; `allowed` lists the scopes that could be had.
-
-        Raises:
-            ValueError: when there is a parent and no `now`.
+        limits. The `rule` of a `Deny` says which limit it is: "trust", "scope", "reason",
+        "lifetime" or "template"; `allowed` lists the scopes that could be had.
         """
         agent = self.agent_for(identity, agent_hint)
         if isinstance(agent, Deny):
             return agent
         scopes = tuple(dict.fromkeys(requested))
-        refusal = self._refuse_scopes(agent, scopes, parent) or self._refuse_reason(scopes, reason)
+        refusal = self._refuse(scopes, agent.scopes, f"agent {agent.name}", reason)
         if refusal is not None:
             return refusal
-        lifetime = self._lifetime(agent, scopes, ttl, parent, now)
+        lifetime = self._lifetime(agent, scopes, ttl)
         if lifetime < 1:
-            return Deny(
-                "the lifetime asked for, or what is left of the parent's, is none", "lifetime"
-            )
+            return Deny("the lifetime asked for is none", "lifetime")
         claims = self._claims_for(scopes, identity, agent.name, task)
         if isinstance(claims, Deny):
             return claims
         return Entitlement(agent, scopes, lifetime, claims)
 
-    def _refuse_scopes(
-        self, agent: Agent, scopes: tuple[str, ...], parent: Grant | None
+    def narrow(  # noqa: PLR0913 - as above
+        self,
+        parent: Grant,
+        requested: tuple[str, ...],
+        *,
+        actor: Agent | None,
+        ttl: int | None,
+        reason: str | None,
+        now: int,
+    ) -> Entitlement | Deny:
+        """Return what can be had of a grant: all of what is asked for, or a denial.
+
+        The rights stay those of the parent's agent, as its claims and task fill templates in,
+        and end when the parent's end. Each must be one that this agent still has, and that
+        `actor`, the agent that is to use them, has too. `now` is in seconds since the epoch;
+        a `Deny` is as `entitle` gives it.
+        """
+        agent = self.agents.get(parent.agent)
+        if agent is None:
+            return Deny("the grant's agent is no longer in the policy", "trust")
+        holders = (agent,) if actor is None else (agent, actor)
+        may_have = tuple(
+            name for name in parent.scopes if all(name in holder.scopes for holder in holders)
+        )
+        scopes = tuple(dict.fromkeys(requested))
+        refusal = self._refuse(scopes, may_have, "a grant narrowed from this one", reason)
+        if refusal is not None:
+            return refusal
+        left = parent.expires_at - now
+        lifetime = min(left, *(self._lifetime(holder, scopes, ttl) for holder in holders))
+        if lifetime < 1:
+            return Deny(
+                "the lifetime asked for, or what is left of the grant's, is none", "lifetime"
+            )
+        return Entitlement(agent, scopes, lifetime, parent.claims)
+
+    def _refuse(
+        self, scopes: tuple[str, ...], may_have: tuple[str, ...], whose: str, reason: str | None
     ) -> Deny | None:
-        may_have = tuple(name for name in agent.scopes if parent is None or name in parent.scopes)
+        refusal = self._refuse_scopes(scopes, may_have, whose)
+        return refusal or self._refuse_reason(scopes, reason)
+
+    def _refuse_scopes(
+        self, scopes: tuple[str, ...], may_have: tuple[str, ...], whose: str
+    ) -> Deny | None:
         if not scopes:
             return Deny("no scope was asked for", "scope", may_have)
         excess = [name for name in scopes if name not in may_have]
@@ -169,7 +202,6 @@ class Policy:
             return None
         # What is no name came from a stranger and goes into no message.
         named = ", ".join(name for name in excess if is_name(name)) or "what was asked for"
-        whose = f"agent {agent.name}" if parent is None else "the grant to be narrowed"
         return Deny(f"{whose} may not have {named}", "scope", may_have)
 
     def _refuse_reason(self, scopes: tuple[str, ...], reason: str | None) -> Deny | None:
@@ -180,14 +212,7 @@ class Policy:
             return None
         return Deny(f"a reason must be given for {', '.join(strict)}", "reason")
 
-    def _lifetime(
-        self,
-        agent: Agent,
-        scopes: tuple[str, ...],
-        ttl: int | None,
-        parent: Grant | None,
-        now: float | None,
-    ) -> int:
+    def _lifetime(self, agent: Agent, scopes: tuple[str, ...], ttl: int | None) -> int:
         limits = [
             DEFAULT_LIFETIME if ttl is None else ttl,
             DEFAULT_LIFETIME if agent.max_ttl is None else agent.max_ttl,
@@ -196,10 +221,6 @@ class Policy:
             scope = self.scopes[name]
             provider_limit = self.services[scope.service].plugin.max_lifetime
             limits += [one for one in (scope.max_ttl, provider_limit) if one is not None]
-        if parent is not None:
-            if now is None:
-                raise ValueError("to narrow a grant, the time is needed")
-            limits.append(int(parent.expires_at - now))
         return min(limits)
 
     def _claims_for(
