@@ -150,10 +150,11 @@ def fail_unexpectedly(error: Exception) -> NoReturn:
 
 
 def _keep(incident: str, details: str) -> Path:
+    from broker.audit.redaction import redact_text
     from broker.files import create_private
 
     home = _choices.get().home
     folder = home if home is not None and home.is_dir() else Path(tempfile.mkdtemp())
     path = folder / f"crash-{incident}.log"
-    create_private(path, details.encode())
+    create_private(path, redact_text(details).encode(errors="backslashreplace"))
     return path
