@@ -98,6 +98,13 @@ class Grants:
             verified.revocations = self._revocations
         return verified.standing
 
+    def require(self, token: bytes) -> Grant:
+        """Return the grant behind a task token, as `verify` does; raise `InvalidToken` if none."""
+        answer = self.verify(token)
+        if isinstance(answer, Refusal):
+            raise InvalidToken(answer.code, answer.message)
+        return answer
+
     def revoke(self, jti: str, expires_at: float) -> None:
         """Refuse a grant, and all that descend from it, from now on.
 

@@ -1,0 +1,63 @@
+"""The control plane as a FastAPI application, put together from the parts it is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from broker.api.guard import Guard
+from broker.api.health import HealthEndpoints
+from broker.api.metadata import documents
+from broker.api.metrics import MetricsEndpoint, TokenMetrics
+from broker.api.problems import on_http_exception
+from broker.api.token import TokenEndpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from prometheus_client import CollectorRegistry
+
+    from broker.api.health import Health
+    from broker.exchange import Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """What the control plane serves.
+
+    `issuer` is the broker's public URL, byte for byte what its tokens say. `jwks` returns the
+    published keys, `probes` are asked for `/readyz`, `registry` is what `/metrics` shows.
+    """
+
+    exchange: Exchange
+    issuer: str
+    jwks: Callable[[], Mapping[str, Any]]
+    probes: Mapping[str, Callable[[], Awaitable[Health]]]
+    registry: CollectorRegistry
+
+
+def create_app(control: ControlPlane) -> FastAPI:
+    """Return the application, without documentation pages."""
+    app = FastAPI(title="Agent token broker", openapi_url=None, docs_url=None, redoc_url=None)
+    app.add_middleware(Guard)
+    app.add_exception_handler(HTTPException, on_http_exception)
+    token = TokenEndpoint(control.exchange, TokenMetrics(control.registry))
+    prefix = urlsplit(control.issuer).path.rstrip("/")
+    # Under the issuer's own path too: a reverse proxy may pass it on or cut it off.
+    for path in dict.fromkeys(("/token", f"{prefix}/token", "/v1/oauth/token")):
+        app.router.routes.append(Route(path, token, include_in_schema=False))
+    health = HealthEndpoints(control.probes)
+    pages = {
+        **documents(control.issuer, control.jwks),
+        "/healthz": health.live,
+        "/readyz": health.ready,
+        "/metrics": MetricsEndpoint(control.registry).show,
+    }
+    for path, page in pages.items():
+        app.router.add_route(path, page, methods=["GET"], include_in_schema=False)
+    return app
