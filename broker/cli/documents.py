@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import yaml
 
@@ -15,7 +16,6 @@ from broker.reload import read_policies
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from broker.policy.engine import Policy
 
@@ -35,36 +35,38 @@ class Documents:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._texts = {document.name: document.text for document in read_policies(directory)}
-        self._changed: dict[str, str] = {}
+        self._texts = {Path(each.name): each.text for each in read_policies(directory)}
+        self._there = frozenset(self._texts)
+        self._changed: list[Path] = []
 
     def add(self, name: str, text: str) -> Path:
         """Add a document; `name` is its path below the directory. Return its whole path.
 
         Raises:
-            ConfigurationError: there is such a document already.
+            ConfigurationError: something is there already.
         """
         path = self._directory / name
-        if name in self._texts or path.exists():
+        if path in self._texts or path.exists():
             raise ConfigurationError(f"{path}: is there already, and it is not overwritten")
-        self._texts[name] = self._changed[name] = text
+        self._change(path, text)
         return path
 
     def grant(self, agent: str, scopes: Sequence[str]) -> Path:
-        """Add scopes to an agent; a new agent is a local one. Return the changed file."""
-        for name, text in self._texts.items():
+        """Add scopes to an agent; a new agent is a local one. Return its document's path."""
+        for path, text in self._texts.items():
             listed = _scopes_of(text, agent)
             if listed is not None:
-                missing = [scope for scope in scopes if scope not in _values(listed)]
+                held = {item.value for item in listed.value}
+                missing = [scope for scope in scopes if scope not in held]
                 if missing:
-                    self._texts[name] = self._changed[name] = _insert(text, listed, missing)
-                return self._directory / name
+                    self._change(path, _insert(text, listed, missing))
+                return path
         lines = "\n".join(f"      - {scope}" for scope in scopes)
         return self.add(f"agents/{agent}.yaml", _AGENT.format(agent=agent, scopes=lines))
 
     def check(self) -> Policy:
-        """Return the policy that the documents would make; raise `PolicyError` if none."""
-        return load_policy(Document(name, text) for name, text in self._texts.items())
+        """Return the policy that the documents make; raise `PolicyError` if they make none."""
+        return load_policy(Document(str(path), text) for path, text in self._texts.items())
 
     def write(self) -> tuple[Path, ...]:
         """Check all documents, then write those that changed; return where.
@@ -73,12 +75,16 @@ class Documents:
             PolicyError: the documents make no policy; nothing is written.
         """
         self.check()
-        existing = {document.name for document in read_policies(self._directory)}
-        for name, text in self._changed.items():
-            path = self._directory / name
+        for path in self._changed:
             private_directory(path.parent)
-            (replace_private if name in existing else create_private)(path, text.encode())
-        return tuple(self._directory / name for name in self._changed)
+            write = replace_private if path in self._there else create_private
+            write(path, self._texts[path].encode())
+        return tuple(self._changed)
+
+    def _change(self, path: Path, text: str) -> None:
+        self._texts[path] = text
+        if path not in self._changed:
+            self._changed.append(path)
 
 
 def require_name(kind: str, name: str) -> None:
@@ -97,10 +103,6 @@ def _scopes_of(text: str, agent: str) -> yaml.SequenceNode | None:
             return None
         root = next((value for name, value in root.value if name.value == key), None)
     return root if isinstance(root, yaml.SequenceNode) else None
-
-
-def _values(sequence: yaml.SequenceNode) -> set[Any]:
-    return {item.value for item in sequence.value}
 
 
 def _insert(text: str, sequence: yaml.SequenceNode, scopes: Sequence[str]) -> str:

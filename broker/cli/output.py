@@ -81,9 +81,14 @@ def settings_from(home: Path | None, overrides: Mapping[str, object] | None = No
     return load_settings(home or _choices.get().home, overrides=overrides)
 
 
+def wants_json(json: bool) -> bool:  # noqa: FBT001 - the option
+    """Return whether the user asked for JSON, before or after the command's name."""
+    return json or _choices.get().json
+
+
 def emit(data: Any, human: Callable[[], None], json: bool) -> None:  # noqa: FBT001 - the option
     """Print `data` as JSON where the user asked for JSON; else let `human` print it."""
-    if json or _choices.get().json:
+    if wants_json(json):
         typer.echo(jsonlib.dumps(data, indent=2, ensure_ascii=False))
     else:
         human()
