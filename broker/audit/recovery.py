@@ -17,7 +17,6 @@ from broker.audit.head import BadHead, Head, read_head
 from broker.audit.segment import list_segments, read_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from broker.audit.segment import SegmentName
@@ -68,7 +67,7 @@ def link_problem(record: object, writer: str, position: Position) -> str | None:
     return None
 
 
-def parse_line(line: bytes) -> Mapping[str, Any] | None:
+def parse_line(line: bytes) -> dict[str, Any] | None:
     """Return the record on a line, or None if it is not a JSON object."""
     try:
         record = orjson.loads(line)
