@@ -51,6 +51,8 @@ def _merge_root(root: Node, sections: Sections, problems: list[Problem]) -> None
         if section not in SECTIONS:
             hint = did_you_mean(section, SECTIONS) or f"; there are {_listed(SECTIONS)}"
             problems.append(place.problem(f"unknown section {section!r}{hint}"))
+        elif body.value is None:
+            continue
         elif not isinstance(body.value, dict):
             problems.append(body.place.problem(f"{section}: expected a mapping of names"))
         else:
@@ -83,6 +85,12 @@ def _merge_section(
             return
         else:
             entries[name] = Entry(name, place, node)
+            problems.extend(
+                # A field that is there and empty is half a thought: whether it was to widen
+                # or to narrow, nobody can tell.
+                empty.problem(f"{section}.{name}: no value; leave the field out or give it one")
+                for empty in node.places_of_none()
+            )
 
 
 def version_of(sections: Sections) -> str:

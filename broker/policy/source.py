@@ -92,16 +92,22 @@ class Node:
 
     def place_of_text(self, text: str) -> Place:
         """Return where a scalar of this text stands first, or else the node's own place."""
+        return next((node.place for node in self._scalars() if node.value == text), self.place)
+
+    def places_of_none(self) -> Iterator[Place]:
+        """Yield the place of each value that is absent or null."""
+        return (node.place for node in self._scalars() if node.value is None)
+
+    def _scalars(self) -> Iterator[Node]:
         pending = [self]
         while pending:
             node = pending.pop()
-            if node.value == text:
-                return node.place
             if isinstance(node.value, dict):
                 pending.extend(reversed(node.value.values()))
             elif isinstance(node.value, tuple):
                 pending.extend(reversed(node.value))
-        return self.place
+            else:
+                yield node
 
     def only(self, names: Collection[str]) -> Node:
         """Return the mapping with these keys alone; a node that is none stays as it is."""
