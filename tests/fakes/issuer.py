@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
 from collections import Counter
@@ -194,3 +195,23 @@ def endless(chunk: bytes = b" " * 65_536, pause: float = 0.0) -> Callable[[], It
             yield chunk
 
     return body
+
+
+@pytest.fixture
+def network_trap(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lets nothing resolve a name or connect a socket; lists the attempts."""
+    attempts: list[str] = []
+
+    def resolve(host: object, *_: object, **__: object) -> None:
+        attempts.append(f"resolve {host!r}")
+        raise OSError("no name is resolved in this test")
+
+    def connect(_: socket.socket, address: object) -> None:
+        attempts.append(f"connect {address!r}")
+        raise OSError("no connection is made in this test")
+
+    for name in ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "create_connection"):
+        monkeypatch.setattr(socket, name, resolve)
+    monkeypatch.setattr(socket.socket, "connect", connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", connect)
+    return attempts
