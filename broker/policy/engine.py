@@ -8,6 +8,7 @@ the provider can give. What is absent is denied.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +19,7 @@ from broker.policy.matching import Authorizer
 from broker.policy.templates import claims_named, template_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from broker.errors import Problem
     from broker.model import Agent, Grant, Identity, Scope, Service
@@ -66,14 +67,13 @@ class PolicyParts:
     trust: Mapping[str, tuple[TrustRule, ...]]
     rules: Mapping[str, ScopeRules]
     templates: Mapping[str, ConstraintTemplate]
-    warnings: tuple[Problem, ...] = ()
+    advice: Callable[[Policy], tuple[Problem, ...]] = lambda _: ()
 
 
 class Policy:
     """An immutable snapshot of all policy documents, compiled.
 
-    `version` is `sha256:` and the digest of their content; the mappings are by name;
-    `warnings` are what `broker policy check` advises against.
+    `version` is `sha256:` and the digest of their content; the mappings are by name.
     """
 
     def __init__(self, parts: PolicyParts) -> None:
@@ -82,12 +82,18 @@ class Policy:
         self.services: Final = MappingProxyType(parts.services)
         self.scopes: Final = MappingProxyType(parts.scopes)
         self.agents: Final = MappingProxyType(parts.agents)
-        self.warnings: Final = parts.warnings
         self.rules: Final = MappingProxyType(parts.rules)
         """The parsed HTTP rules by scope; a scope whose provider has none is not there."""
-        self._trust: Final = parts.trust
+        self.trust: Final = MappingProxyType(parts.trust)
+        """Who is trusted to be each agent, by its name."""
+        self._advice: Final = parts.advice
         self._templates: Final = parts.templates
         self._authorizers: Final[dict[tuple[tuple[str, ...], str], Authorizer]] = {}
+
+    @cached_property
+    def warnings(self) -> tuple[Problem, ...]:
+        """What to reconsider in the documents; looked for when it is first asked for."""
+        return self._advice(self)
 
     def agent_for(self, identity: Identity, hint: str | None) -> Agent | Deny:
         """Return the one agent that a workload identity is.
@@ -96,9 +102,9 @@ class Policy:
         the identity must be that of one agent alone. A `Deny` has `rule` "trust", and its
         reason is for the audit trail: callers must not learn which agents exist.
         """
-        candidates: Iterable[str] = self._trust
+        candidates: Iterable[str] = self.trust
         if hint is not None:
-            if hint not in self._trust:
+            if hint not in self.trust:
                 return Deny("there is no agent of the name asked for", "trust")
             candidates = (hint,)
         found = [name for name in candidates if self._trusts(name, identity)]
@@ -116,7 +122,7 @@ class Policy:
             return False
         return source is not None and any(
             trust.source == identity.source and accepts_all(trust.conditions, identity.claims)
-            for trust in self._trust[agent]
+            for trust in self.trust[agent]
         )
 
     def entitle(  # noqa: PLR0913 - each is one operand of the intersection

@@ -9,6 +9,7 @@ from broker.policy import references
 from broker.policy.agents import build_agent, build_sources
 from broker.policy.diagnosis import unknown
 from broker.policy.engine import Policy, PolicyParts
+from broker.policy.lint import advice
 from broker.policy.merging import merge, version_of
 from broker.policy.plugins import InstalledPlugins
 from broker.policy.scopes import build_scope, scope_fields
@@ -68,6 +69,7 @@ def load_policy(
             trust={name: built.trust for name, built in agents.items()},
             rules={name: built.rules for name, built in scopes.items() if built.rules},
             templates={name: built.template for name, built in scopes.items() if built.template},
+            advice=lambda policy: advice(policy, sections),
         )
     )
 

@@ -90,6 +90,13 @@ class Node:
                 node = child
         return place
 
+    def at(self, path: Sequence[str | int]) -> Node | None:
+        """Return the node to which `path` leads, or None."""
+        node: Node | None = self
+        for step in path:
+            node = None if node is None else node.child(step)
+        return node
+
     def place_of_text(self, text: str) -> Place:
         """Return where a scalar of this text stands first, or else the node's own place."""
         return next((node.place for node in self._scalars() if node.value == text), self.place)
