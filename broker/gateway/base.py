@@ -1,0 +1,97 @@
+"""What the gateway asks of the rest of the broker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import urlsplit
+
+import orjson
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from broker.model import Agent, Decision, Grant, Scope, Service
+    from providers.base import Injects
+
+METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
+
+
+class Judge(Protocol):
+    """The rules of one set of scopes on one service, compiled."""
+
+    def judge(self, method: bytes, path: bytes, query: bytes) -> Decision:
+        """Decide on a request whose raw `path` is in canonical form."""
+        ...
+
+
+class PolicySnapshot(Protocol):
+    """One loaded policy; it never changes, and a new one has another `version`."""
+
+    @property
+    def version(self) -> str:
+        """The digest that names this policy."""
+        ...
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """Every service by name."""
+        ...
+
+    @property
+    def scopes(self) -> Mapping[str, Scope]:
+        """Every scope by name."""
+        ...
+
+    @property
+    def agents(self) -> Mapping[str, Agent]:
+        """Every agent by name."""
+        ...
+
+    def authorizer(self, scopes: tuple[str, ...], service: str) -> Judge:
+        """Return the compiled rules that these scopes have for the service."""
+        ...
+
+
+class Authority(Protocol):
+    """Whatever the gateway needs to know in order to decide on a request."""
+
+    def grant(self, token: bytes) -> Grant | str:
+        """Return the grant behind a task token, or one word for why there is none.
+
+        Called for each request from the event loop, so it does no I/O.
+        """
+        ...
+
+    def policy(self) -> PolicySnapshot:
+        """Return the policy in force."""
+        ...
+
+    def injector(self, service: str) -> Injects:
+        """Return the provider that supplies the service's credential."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """The gateway as an OAuth protected resource (RFC 9728): its URL, and who issues tokens."""
+
+    url: str
+    issuer: str
+
+    @property
+    def metadata_url(self) -> str:
+        """Where the metadata of this resource is to be had (RFC 9728, 3)."""
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc}{METADATA_PATH}{parts.path.rstrip('/')}"
+
+    def document(self) -> bytes:
+        """Return that metadata as JSON (RFC 9728, 2)."""
+        return orjson.dumps(
+            {
+                "resource": self.url,
+                "authorization_servers": [self.issuer],
+                "bearer_methods_supported": ["header"],
+                "resource_name": "Agent Token Broker gateway",
+            }
+        )

@@ -1,0 +1,72 @@
+"""Keep the credentials that providers supplied, for as long as they say and no longer."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from broker.gateway.inject import Credential
+from providers.base import CredentialRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from broker.gateway.authorize import Admission
+    from broker.gateway.base import Authority
+
+    Key = tuple[str, str, str, str]
+
+_MOST: Final = 4096
+
+
+class Credentials:
+    """Ask providers for credentials, and remember the answers by all that they depend on.
+
+    `clock` is the event loop's.
+    """
+
+    def __init__(self, authority: Authority, clock: Callable[[], float]) -> None:
+        self._authority = authority
+        self._clock = clock
+        self._known: dict[Key, Credential] = {}
+
+    def ready(self, admission: Admission) -> Credential | None:
+        """Return the credential for an admitted request if it is at hand and fresh."""
+        credential = self._known.get(_key(admission))
+        if credential is not None and credential.fresh_until > self._clock():
+            return credential
+        return None
+
+    async def obtain(self, admission: Admission) -> Credential:
+        """Ask the provider; raise `ProviderError` if it has none, or none that is fit."""
+        asked_at = self._clock()
+        grant, service, scope = admission.grant, admission.route.service, admission.decision.scope
+        injection = await self._authority.injector(service.name).injection(
+            CredentialRequest(
+                service=service.name,
+                agent=grant.agent,
+                grant=grant.jti,
+                scope=scope,
+                task=grant.task,
+                lifetime=max(0, int(grant.expires_at - time.time())),
+                constraints=admission.policy.scopes[scope].constraints,
+            )
+        )
+        credential = Credential(injection, service.token_slots, asked_at + injection.fresh_for)
+        if injection.fresh_for > 0:
+            if len(self._known) >= _MOST:
+                self._known.clear()
+            self._known[_key(admission)] = credential
+        return credential
+
+    def sweep(self) -> None:
+        """Forget what is no longer fresh, so that no secret outstays its time in memory."""
+        now = self._clock()
+        for key in [key for key, one in self._known.items() if one.fresh_until <= now]:
+            del self._known[key]
+
+
+def _key(admission: Admission) -> Key:
+    # The grant stands for agent, task and claims; the policy's version for the constraints.
+    decision, grant = admission.decision, admission.grant
+    return (admission.policy.version, admission.route.service.name, decision.scope, grant.jti)

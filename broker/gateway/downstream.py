@@ -1,0 +1,281 @@
+"""An agent's connection: requests in, each answered before the next is looked at."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, cast
+
+from broker.gateway.authorize import Rejection
+from broker.gateway.base import METADATA_PATH
+from broker.gateway.framing import ChunkedBody, LengthBody
+from broker.gateway.grammar import HEAD_END, Malformed, has_bare_line_feed
+from broker.gateway.problems import UNRECORDED, Refusal, head_too_large, malformed, render, report
+from broker.gateway.relay import Relay
+
+if TYPE_CHECKING:
+    from broker.gateway.framing import Body
+    from broker.gateway.request import Request
+    from broker.gateway.works import Works
+
+_METADATA: Final = METADATA_PATH.encode()
+
+
+class AgentConnection(asyncio.Protocol):
+    """The gateway's side of an agent's connection (`works.Client`).
+
+    `connections` is the set of all that are open, to which it adds itself.
+    """
+
+    def __init__(self, works: Works, connections: set[AgentConnection]) -> None:
+        self._works = works
+        self._connections = connections
+        self._transport: asyncio.Transport | None = None
+        self._address: str | None = None
+        self._buffer = b""
+        self._request: Request | None = None
+        self._body: Body | None = None
+        self._relay: Relay | None = None
+        self._advancing = False
+        self._in_head = False
+        self._held = False  # whether reading is paused
+        self._slow = False  # whether writing is
+        self._closing = False  # whether what still comes is of no interest
+        self._unsent = 0
+        self._deadline = works.clock() + works.limits.idle_timeout
+
+    @property
+    def address(self) -> str | None:
+        """The numeric address at the other end."""
+        return self._address
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the connection may serve another request after this one."""
+        closes = self._request is None or self._request.fields.closes
+        return not (closes or self._closing or self._works.draining)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin (`asyncio.Protocol`)."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(self._works.limits.buffer_bytes)
+        peer = transport.get_extra_info("peername")
+        self._address = str(peer[0]) if peer else None
+        if len(self._connections) < self._works.limits.connections:
+            self._connections.add(self)
+        else:
+            self._reject(Rejection(Refusal("overloaded", "too many connections are open")))
+            self._transport.close()
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
+        """Let go of the request under way (`asyncio.Protocol`)."""
+        self._connections.discard(self)
+        self._closing = True
+        self._transport = None
+        if self._relay is not None:
+            self._relay.hung_up()
+            self._relay = None
+
+    def data_received(self, data: bytes) -> None:
+        """Read requests (`asyncio.Protocol`)."""
+        if not self._closing:
+            self._buffer = self._buffer + data if self._buffer else data
+            self._advance()
+
+    def pause_writing(self) -> None:
+        """Pass on that the agent is slow (`asyncio.Protocol`)."""
+        self._slow = True
+        if self._relay is not None:
+            self._relay.client_full()
+
+    def resume_writing(self) -> None:
+        """Pass on that the agent has caught up (`asyncio.Protocol`)."""
+        self._slow = False
+        if self._relay is not None:
+            self._relay.client_ready()
+        else:
+            self._advance()
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the response."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Send a refusal as the whole response, and be done with the request."""
+        body, request = self._body, self._request
+        # A body that is all here can be skipped; to wait for the rest of one is not worth it.
+        skips = body is None or (isinstance(body, LengthBody) and body.left <= len(self._buffer))
+        keep = skips and self.lasting and not refusal.final
+        to_head = request is not None and request.method == b"HEAD"
+        self.write(render(refusal, self._works.resource, body=not to_head, close=not keep))
+        self.finish(keep=keep)
+
+    def finish(self, *, keep: bool) -> None:
+        """Be done with the request, whose response is complete; `keep` the connection."""
+        self._relay = None
+        self._request = None
+        if not keep:
+            self._shut()
+            return
+        self._in_head = False
+        self._deadline = self._works.clock() + self._works.limits.idle_timeout
+        self.release()
+        if self._buffer:
+            self._advance()
+
+    def abort(self) -> None:
+        """Close at once, so that the agent sees that its response is cut short."""
+        self._relay = None
+        self._closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def hold(self) -> None:
+        """Read no more for now."""
+        if not self._held and self._transport is not None and not self._transport.is_closing():
+            self._held = True
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Read on."""
+        if self._held and self._transport is not None and not self._transport.is_closing():
+            self._held = False
+            self._transport.resume_reading()
+
+    def drain(self) -> None:
+        """Close if no request is under way; otherwise the one under way is the last."""
+        if self._relay is None and not self._in_head and self._transport is not None:
+            self._transport.close()
+
+    def tick(self, now: float) -> None:
+        """Keep the deadlines; called a few times a second."""
+        if self._relay is not None:
+            if now >= self._relay.deadline:
+                self._relay.expire()
+        elif now >= self._deadline and self._transport is not None:
+            unsent = self._transport.get_write_buffer_size()
+            if unsent and unsent != self._unsent:
+                self._unsent = unsent  # the agent still takes its response, if slowly
+                self._deadline = now + self._works.limits.body_timeout
+            elif self._in_head and not self._closing:
+                limit = self._works.limits.head_timeout
+                detail = f"the request's head was not complete within {limit:g} s"
+                self._reject(Rejection(Refusal("request_timeout", detail, final=True)))
+            else:
+                self.abort()
+
+    def _advance(self) -> None:
+        """Take from the buffer all that can be taken now."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            while self._buffer and not self._closing and self._step():
+                pass
+        except Malformed as error:
+            self._break_off(malformed(f"the request's body: {error}"))
+        except Exception as error:  # noqa: BLE001 - a defect costs one connection, not the gateway
+            report(error, "handling a request")
+            detail = "the gateway could not handle the request"
+            self._break_off(Refusal("internal_error", detail, final=True))
+        finally:
+            self._advancing = False
+
+    def _step(self) -> bool:
+        """Take a body's part or a head from the buffer; return whether to go on."""
+        if self._body is not None:
+            return self._take_body(self._body)
+        if self._relay is None and not self._slow:
+            return self._take_head()
+        if len(self._buffer) > self._works.limits.buffer_bytes:
+            self.hold()
+        return False
+
+    def _take_body(self, body: Body) -> bool:
+        content = body.feed(self._buffer)
+        self._buffer = body.rest
+        if body.done:
+            self._body = None
+        if self._relay is not None and content:
+            self._relay.add(content)
+        if self._relay is not None and body.done:
+            self._relay.end()
+        return body.done
+
+    def _take_head(self) -> bool:
+        end = self._buffer.find(HEAD_END)
+        if end < 0:
+            self._await_head()
+            return False
+        end += len(HEAD_END)
+        if end > self._works.limits.head_bytes:
+            self._reject(Rejection(head_too_large(self._works.limits.head_bytes)))
+            return False
+        head, self._buffer = self._buffer[:end], self._buffer[end:]
+        self._begin(head)
+        return True
+
+    def _await_head(self) -> None:
+        limits = self._works.limits
+        if not self._in_head:
+            self._in_head = True
+            self._deadline = self._works.clock() + limits.head_timeout
+        if not self._buffer[:1].isalpha():
+            self._reject(Rejection(malformed("it does not begin with a method")))
+        elif has_bare_line_feed(self._buffer):
+            self._reject(Rejection(malformed("a line of the head ends in LF alone")))
+        elif len(self._buffer) > limits.head_bytes:
+            self._reject(Rejection(head_too_large(limits.head_bytes)))
+
+    def _begin(self, head: bytes) -> None:
+        """Judge a request, and send it on its way if policy allows it."""
+        request = self._works.reader.read(head)
+        if isinstance(request, Refusal):
+            self._reject(Rejection(request))
+            return
+        self._request = request
+        fields = request.fields
+        if fields.has_body:
+            self._body = ChunkedBody() if fields.chunked else LengthBody(fields.length or 0)
+        if request.path == _METADATA and request.method in {b"GET", b"HEAD"}:
+            self._tell_metadata(request.method)
+            return
+        verdict = self._works.authorization.decide(request)
+        if isinstance(verdict, Rejection):
+            self._reject(verdict)
+            return
+        self._relay = Relay(self._works, self, verdict)
+        self._relay.start()
+
+    def _tell_metadata(self, method: bytes) -> None:
+        document = self._works.resource.document()
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
+        keep = self.lasting and self._body is None
+        head %= len(document), b"" if keep else b"Connection: close\r\n"
+        self.write(head + document if method == b"GET" else head)
+        self.finish(keep=keep)
+
+    def _reject(self, rejection: Rejection) -> None:
+        """Put a refusal on record, and say it."""
+        recorded = self._works.recorder.reject(rejection, self._request, self._address)
+        self.refuse(rejection.refusal if recorded else UNRECORDED)
+
+    def _break_off(self, refusal: Refusal) -> None:
+        if self._relay is not None:
+            self._relay.fail(refusal)
+        else:
+            self._reject(Rejection(refusal))
+
+    def _shut(self) -> None:
+        """Say that nothing more will come, and wait a little for the agent to have read it."""
+        self._closing = True
+        self._buffer = b""
+        self._deadline = self._works.clock() + self._works.limits.linger
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if transport.can_write_eof():
+            transport.write_eof()
+            self.release()  # what arrives is dropped; unread, it would reset the connection
+        else:
+            transport.close()

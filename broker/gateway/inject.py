@@ -1,0 +1,180 @@
+"""Write the request that the upstream gets: what the agent may say, then the credential.
+
+Whatever belongs to the agent's own connection, could stand for the credential or could make an
+upstream see another request than policy judged is removed first. The credential is written
+last, so that nothing the agent sent (`Connection: Authorization`) can remove it again.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE
+from broker.gateway.slots import cookie_pairs
+from providers.base import ProviderError
+
+if TYPE_CHECKING:
+    from broker.gateway.authorize import Admission
+    from broker.gateway.grammar import Field
+    from broker.gateway.request import RequestFields
+    from providers.base import Injection, TokenSlot
+
+_OF_THE_CONNECTION: Final = frozenset(
+    {b"connection", b"content-length", b"expect", b"host", b"http2-settings", b"keep-alive"}
+    | {b"proxy-authenticate", b"proxy-authorization", b"proxy-connection", b"te", b"trailer"}
+    | {b"transfer-encoding", b"upgrade"}
+)
+_OVERRIDES: Final = frozenset(
+    {b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-host"}
+    | {b"x-original-host", b"x-original-method", b"x-original-uri", b"x-original-url"}
+    | {b"x-rewrite-url", b"x-envoy-original-path", b"x-real-ip", b"x-client-ip"}
+    | {b"x-cluster-client-ip", b"true-client-ip", b"forwarded"}
+)
+"""Fields by which some upstreams take another method, path, host or caller than was judged."""
+
+_ALWAYS: Final = _OF_THE_CONNECTION | _OVERRIDES | {b"authorization"}
+
+_QUERY_PART: Final = re.compile(rb"[A-Za-z0-9._~%-]+")
+_COOKIE_VALUE: Final = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
+
+
+class Removal(NamedTuple):
+    """Names of the agent's fields, cookies and query parameters that are not sent on."""
+
+    fields: frozenset[bytes]
+    cookies: frozenset[bytes]
+    parameters: frozenset[bytes]
+
+
+class Credential:
+    """A provider's injection as bytes for the wire, and what makes room for it.
+
+    `fresh_until` is in seconds of the event loop's clock. Raises `ProviderError` for an
+    injection that would not stay within the place it is written to.
+    """
+
+    __slots__ = ("_values", "cookies", "fresh_until", "lines", "query", "removal")
+
+    def __init__(
+        self, injection: Injection, slots: tuple[TokenSlot, ...], fresh_until: float
+    ) -> None:
+        for name, value in injection.headers:
+            reserved = _twin(name.lower()) in _OF_THE_CONNECTION
+            _require(FIELD_NAME, name, fits=not reserved)
+            _require(FIELD_VALUE, value.reveal())
+        for name, value in injection.cookies:
+            _require(FIELD_NAME, name)
+            _require(_COOKIE_VALUE, value.reveal())
+        for name, value in injection.query:
+            _require(_QUERY_PART, name)
+            _require(_QUERY_PART, value.reveal())
+        written = (*injection.headers, *injection.cookies, *injection.query)
+        # Without its scheme: the key alone is what must not be seen.
+        values = {value.reveal().rpartition(b" ")[2] for _, value in written}
+        self._values = tuple(values | set(map(unquote_to_bytes, values)) - {b""})
+        self.fresh_until = fresh_until
+        self.lines = b"".join(b"%b: %b\r\n" % (n, v.reveal()) for n, v in injection.headers)
+        self.cookies = b"; ".join(b"%b=%b" % (n, v.reveal()) for n, v in injection.cookies)
+        self.query = b"&".join(b"%b=%b" % (n, v.reveal()) for n, v in injection.query)
+        self.removal = Removal(
+            fields=frozenset(
+                [_twin(name.lower()) for name, _ in injection.headers]
+                + [_twin(slot.name) for slot in slots if slot.kind != "cookie"]
+            ),
+            cookies=frozenset(
+                [name for name, _ in injection.cookies]
+                + [slot.name for slot in slots if slot.kind == "cookie"]
+            ),
+            parameters=frozenset(_parameter(name) for name, _ in injection.query),
+        )
+
+    def __repr__(self) -> str:
+        return "Credential(hidden)"
+
+    def shows(self, text: bytes) -> bool:
+        """Tell whether `text`, as it is or percent-decoded, holds a value of the credential."""
+        plain = unquote_to_bytes(text)
+        return any(value in text or value in plain for value in self._values)
+
+
+class _Forwarded(NamedTuple):
+    lines: bytes
+    cookies: bytes
+
+
+def upstream_head(admission: Admission, credential: Credential) -> bytes:
+    """Return the head that is sent: the path that was judged, byte for byte, and its fields."""
+    request, route = admission.request, admission.route
+    removal = credential.removal
+    forwarded = request.fields.derived.get(removal)
+    if not isinstance(forwarded, _Forwarded):
+        forwarded = _forwarded(request.fields, removal)
+        request.fields.derived[removal] = forwarded
+    target = route.base_path + admission.path
+    query = request.query
+    if removal.parameters:
+        kept = without_parameters(query or b"", removal.parameters)
+        query = b"&".join(filter(None, (kept, credential.query)))
+    if query is not None:
+        target = b"%b?%b" % (target, query)
+    lines = forwarded.lines + credential.lines
+    if removal.cookies:
+        cookies = b"; ".join(filter(None, (forwarded.cookies, credential.cookies)))
+        if cookies:
+            lines = b"%bCookie: %b\r\n" % (lines, cookies)
+    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (request.method, target, route.host_line, lines)
+
+
+def _forwarded(fields: RequestFields, removal: Removal) -> _Forwarded:
+    lines = [field.line() for field in fields.fields if _may_pass(field, fields.options, removal)]
+    if fields.chunked:
+        lines.append(b"Transfer-Encoding: chunked\r\n")
+    elif fields.length is not None:
+        lines.append(b"Content-Length: %d\r\n" % fields.length)
+    pairs = (
+        pair
+        for field in fields.fields
+        if field.key == b"cookie" and removal.cookies
+        for pair in cookie_pairs(field.value)
+    )
+    kept = [b"%b=%b" % pair for pair in pairs if pair[0] not in removal.cookies]
+    return _Forwarded(b"".join(lines), b"; ".join(kept))
+
+
+def _may_pass(field: Field, options: frozenset[bytes], removal: Removal) -> bool:
+    # Many frameworks read X_Api_Key and X-Api-Key as one name.
+    twin = _twin(field.key)
+    return not (
+        twin in _ALWAYS
+        or twin in removal.fields
+        or twin.startswith(b"x-forwarded-")
+        or field.key in options
+        or (twin == b"cookie" and removal.cookies)
+    )
+
+
+def without_parameters(query: bytes, names: frozenset[bytes]) -> bytes:
+    """Return a query string without the parameters of these names, however they are spelt."""
+    return b"&".join(part for part in query.split(b"&") if not _names(part, names))
+
+
+def _names(part: bytes, removed: frozenset[bytes]) -> bool:
+    # Some upstreams separate parameters by `;` as well.
+    return any(_parameter(piece.partition(b"=")[0]) in removed for piece in part.split(b";"))
+
+
+def _parameter(name: bytes) -> bytes:
+    """Return a parameter's name as the laxest upstream may read it (`API.Key[]`: `api_key`)."""
+    plain = unquote_to_bytes(name.replace(b"+", b" ")).partition(b"[")[0].strip().lower()
+    return plain.replace(b".", b"_").replace(b" ", b"_").replace(b"-", b"_")
+
+
+def _twin(key: bytes) -> bytes:
+    return key.replace(b"_", b"-")
+
+
+def _require(form: re.Pattern[bytes], text: bytes, *, fits: bool = True) -> None:
+    if not fits or not form.fullmatch(text) or text != text.strip():
+        raise ProviderError("the provider's credential is not fit for its place in a request")

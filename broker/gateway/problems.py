@@ -1,0 +1,157 @@
+"""What the gateway says when it refuses: problem details (RFC 9457) and challenges (RFC 6750).
+
+A header `Broker-Error` is on every refusal of the broker's own and on nothing else, so that
+nobody takes it for the upstream's.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from dataclasses import dataclass
+from email.utils import formatdate
+from http import HTTPStatus
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import orjson
+
+if TYPE_CHECKING:
+    from broker.gateway.base import Resource
+
+_log: Final = logging.getLogger(__name__)
+
+
+class _Kind(NamedTuple):
+    status: int
+    title: str
+
+
+KINDS: Final = {
+    "malformed_request": _Kind(400, "The request is not well-formed HTTP/1.1"),
+    "path_not_canonical": _Kind(400, "The path could be read in more than one way"),
+    "token_misplaced": _Kind(400, "The task token is where it would be sent on"),
+    "token_missing": _Kind(401, "A task token is required"),
+    "token_invalid": _Kind(401, "The task token is not valid"),
+    "policy_denied": _Kind(403, "Policy does not allow this request"),
+    "upgrade_refused": _Kind(403, "The connection cannot change its protocol"),
+    "service_unknown": _Kind(404, "There is no such service"),
+    "request_timeout": _Kind(408, "The request did not arrive in time"),
+    "body_too_large": _Kind(413, "The request body is too large"),
+    "target_too_long": _Kind(414, "The request target is too long"),
+    "expectation_failed": _Kind(417, "The expectation is not known"),
+    "head_too_large": _Kind(431, "The request head is too large"),
+    "internal_error": _Kind(500, "The gateway failed"),
+    "method_refused": _Kind(501, "The method is not let through"),
+    "credential_refused": _Kind(502, "The service's credential cannot be used"),
+    "upstream_forbidden": _Kind(502, "The service's address is one the broker must not call"),
+    "upstream_unreachable": _Kind(502, "The service cannot be reached"),
+    "upstream_malformed": _Kind(502, "The service's answer is not well-formed HTTP"),
+    "upstream_closed": _Kind(502, "The service closed the connection without an answer"),
+    "audit_unavailable": _Kind(503, "The audit trail cannot record, so nothing is sent"),
+    "credential_unavailable": _Kind(503, "The service's credential cannot be had at present"),
+    "overloaded": _Kind(503, "The gateway is at its limit"),
+    "upstream_timeout": _Kind(504, "The service did not answer in time"),
+    "version_refused": _Kind(505, "Only HTTP/1.1 is spoken here"),
+}
+"""Every way to be refused, by the word in `Broker-Error`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a request goes no further.
+
+    `detail` is a sentence for the person who reads it and quotes nothing secret. `rule`,
+    `allowed` and `scopes` are those of a `Deny`; `remedy` says what to do next; `note` is for
+    the audit trail alone. `final` is true where what follows on the connection cannot be
+    trusted to be a request.
+    """
+
+    code: str
+    detail: str
+    rule: str | None = None
+    allowed: tuple[str, ...] = ()
+    scopes: tuple[str, ...] = ()
+    remedy: str | None = None
+    note: str | None = None
+    final: bool = False
+
+    @property
+    def status(self) -> int:
+        """The HTTP status to answer with."""
+        return KINDS[self.code].status
+
+
+UNRECORDED: Final = Refusal("audit_unavailable", "the request could not be put on record")
+"""The refusal of everything while the trail cannot record."""
+
+
+def report(error: BaseException, doing: str) -> None:
+    """Log a defect: the exception's type and place; its text could hold a secret."""
+    frames = traceback.extract_tb(error.__traceback__)[-3:]
+    places = " < ".join(f"{PurePath(one.filename).name}:{one.lineno}" for one in reversed(frames))
+    _log.error("%s failed with %s at %s", doing, type(error).__name__, places)
+
+
+def malformed(detail: str) -> Refusal:
+    """Return the refusal of bytes that are not one clear request."""
+    return Refusal("malformed_request", detail, final=True)
+
+
+def too_large(limit: int) -> Refusal:
+    """Return the refusal of a body of more than `limit` bytes."""
+    return Refusal("body_too_large", f"at most {limit} bytes are let through", final=True)
+
+
+def head_too_large(limit: int) -> Refusal:
+    """Return the refusal of a head of more than `limit` bytes."""
+    return Refusal("head_too_large", f"at most {limit} bytes are read", final=True)
+
+
+def render(refusal: Refusal, resource: Resource, *, body: bool, close: bool) -> bytes:
+    """Return the whole response; without its body for a HEAD request."""
+    document = orjson.dumps(_document(refusal))
+    lines = [
+        f"HTTP/1.1 {refusal.status} {HTTPStatus(refusal.status).phrase}",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(document)}",
+        f"Date: {formatdate(usegmt=True)}",
+        "Cache-Control: no-store",
+        f"Broker-Error: {refusal.code}",
+    ]
+    challenge = _challenge(refusal, resource)
+    if challenge:
+        lines.append(f"WWW-Authenticate: {challenge}")
+    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        lines.append("Retry-After: 1")
+    if close:
+        lines.append("Connection: close")
+    head = "\r\n".join([*lines, "", ""]).encode("ascii")
+    return head + document if body else head
+
+
+def _document(refusal: Refusal) -> dict[str, object]:
+    document: dict[str, object] = {
+        "type": f"urn:agent-token-broker:{refusal.code}",
+        "title": KINDS[refusal.code].title,
+        "status": refusal.status,
+        "detail": refusal.detail,
+        "code": refusal.code,
+    }
+    if refusal.code == "policy_denied":
+        document |= {"rule": refusal.rule, "allowed": refusal.allowed, "scopes": refusal.scopes}
+    if refusal.remedy:
+        document["remedy"] = refusal.remedy
+    return document
+
+
+def _challenge(refusal: Refusal, resource: Resource) -> str | None:
+    metadata = f'resource_metadata="{resource.metadata_url}"'
+    if refusal.code == "token_missing":
+        return f"Bearer {metadata}"
+    if refusal.code == "token_invalid":
+        return f'Bearer error="invalid_token", {metadata}'
+    if refusal.code == "policy_denied":
+        scopes = f', scope="{" ".join(refusal.scopes)}"' if refusal.scopes else ""
+        return f'Bearer error="insufficient_scope"{scopes}, {metadata}'
+    return None

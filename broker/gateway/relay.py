@@ -1,0 +1,340 @@
+"""One request on its way: recorded, sent with its credential, answered, recorded again.
+
+A relay joins the agent's connection with the upstream's by callbacks; it is no task. What may
+change something upstream is sent only once its intent is durable. What is safe is sent beside
+that write, and its response held back until then.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal
+
+from broker.errors import AuditUnavailable
+from broker.gateway.framing import LAST_CHUNK, chunk
+from broker.gateway.inject import upstream_head
+from broker.gateway.problems import UNRECORDED, Refusal, report, too_large
+from broker.gateway.record import Outcome
+from broker.gateway.request import IDEMPOTENT, SAFE
+from broker.gateway.translate import translate
+from broker.gateway.upload import Upload
+from providers.base import ProviderError
+
+if TYPE_CHECKING:
+    from broker.gateway.authorize import Admission
+    from broker.gateway.inject import Credential
+    from broker.gateway.response import ResponseHead
+    from broker.gateway.upstream import UpstreamConnection
+    from broker.gateway.works import Client, Works
+    from broker.model import AuditRecord
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_NO_CONTENT: Final = 204
+
+
+class Relay:
+    """One admitted request; `deadline` is when `expire` is due, by the event loop's clock.
+
+    It is `over` once the agent has nothing more to expect of it and its outcome is recorded.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_begun",
+        "_bytes_out",
+        "_chunks",
+        "_client",
+        "_client_slow",
+        "_credential",
+        "_durable",
+        "_ended",
+        "_head",
+        "_held",
+        "_held_bytes",
+        "_intent",
+        "_keep",
+        "_method",
+        "_retried",
+        "_started",
+        "_upload",
+        "_upstream",
+        "_works",
+        "deadline",
+        "over",
+    )
+
+    def __init__(self, works: Works, client: Client, admission: Admission) -> None:
+        self._works = works
+        self._client = client
+        self._admission = admission
+        self._method = admission.request.method
+        self._started = works.clock()
+        self._intent: AuditRecord | None = None
+        self._durable = False
+        self._credential: Credential | None = None
+        self._upstream: UpstreamConnection | None = None
+        self._retried = False
+        fields = admission.request.fields
+        self._upload: Upload | None = None
+        if fields.has_body:
+            buffer = works.limits.buffer_bytes
+            self._upload = Upload(client, chunked=fields.chunked, buffer=buffer)
+        self._head: ResponseHead | None = None
+        self._chunks = False  # whether the response leaves in chunks
+        self._keep = False
+        self._held: list[bytes] = []  # of the response, until the intent is durable
+        self._held_bytes = 0
+        self._bytes_out = 0
+        self._begun = False  # whether the agent has been sent a part of the response
+        self._ended = False  # whether the upstream's response is complete
+        self._client_slow = False
+        self.deadline = self._started + works.limits.preparation_timeout
+        self.over = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an upstream connection is still wanted (`pool.Waiter`)."""
+        return not self.over and self._upstream is None
+
+    def start(self) -> None:
+        """Put the intent on record, and go ahead where that is safe before it is durable."""
+        works = self._works
+        credential = works.credentials.ready(self._admission)
+        try:
+            self._intent = works.recorder.intend(
+                self._admission, self._client.address, self._recorded
+            )
+        except AuditUnavailable:
+            self.over = True
+            self._client.refuse(UNRECORDED)
+            return
+        # Only with a credential at hand: to have one minted is an effect of its own.
+        if credential is not None and self._method in SAFE:
+            self._send(credential)
+
+    def add(self, content: bytes) -> None:
+        """Take bytes of the request's body."""
+        if self._upload is None or self.over:
+            return
+        self._upload.add(content)
+        if self._upload.size > self._works.limits.body_bytes:
+            self.fail(too_large(self._works.limits.body_bytes))
+        elif self._upstream is not None:
+            self._wait()
+
+    def end(self) -> None:
+        """Take note that the request's body is complete."""
+        if self._upload is not None and not self.over:
+            self._upload.end()
+            if self._upstream is not None:
+                self._wait()
+
+    def hung_up(self) -> None:
+        """Give up, for the agent has closed its connection."""
+        if not self.over:
+            self._settle("error", None, "client_gone: the agent closed the connection")
+
+    def client_full(self) -> None:
+        """Read no more of the response, for the agent takes it slowly."""
+        self._client_slow = True
+        if self._upstream is not None:
+            self._upstream.pause()
+        self._wait()
+
+    def client_ready(self) -> None:
+        """Read on."""
+        self._client_slow = False
+        if self._upstream is not None:
+            self._upstream.resume()
+        self._wait()
+
+    def expire(self) -> None:
+        """Give up, for somebody has not kept the deadline."""
+        limits, upload = self._works.limits, self._upload
+        if not self._durable:
+            self.fail(UNRECORDED)
+        elif self._credential is None:
+            self.fail(Refusal("credential_unavailable", "the provider did not answer in time"))
+        elif self._client_slow:
+            self.fail(Refusal("request_timeout", "the agent takes the response too slowly"))
+        elif self._upstream and upload and not upload.done and not upload.slow:
+            detail = f"no more of the body came for {limits.body_timeout:g} s"
+            self.fail(Refusal("request_timeout", detail, final=True))
+        else:
+            awaited = "more of the answer" if self._head else "an answer"
+            self.fail(Refusal("upstream_timeout", f"the service did not send {awaited} in time"))
+
+    def fail(self, refusal: Refusal) -> None:
+        """Give up, and say why as long as the agent has seen nothing of a response."""
+        if self.over:
+            return
+        status = self._head.status if self._begun and self._head else refusal.status
+        self._settle("error", status, f"{refusal.code}: {refusal.note or refusal.detail}")
+        if self._begun:
+            self._client.abort()
+        else:
+            self._client.refuse(refusal)
+
+    def connected(self, connection: UpstreamConnection) -> None:
+        """Send the request with its credential (`pool.Waiter`)."""
+        if self._credential is None:
+            raise RuntimeError("connected before there is a credential")
+        self._upstream = connection
+        connection.begin(self, self._method)
+        connection.write(upstream_head(self._admission, self._credential))
+        upload = self._upload
+        if upload is None:
+            connection.sent()
+        else:
+            if self._admission.request.fields.expectation and not upload.size:
+                self._client.write(CONTINUE)
+            upload.flow(connection)
+        self._wait()
+
+    def unconnected(self, refusal: Refusal) -> None:
+        """Give up, for there is no connection to be had (`pool.Waiter`)."""
+        self.fail(refusal)
+
+    def upstream_full(self) -> None:
+        """Let the agent wait with the rest of its body (`upstream.Receiver`)."""
+        if self._upload is not None:
+            self._upload.brake()
+            self._wait()
+
+    def upstream_ready(self) -> None:
+        """Let the agent go on with its body (`upstream.Receiver`)."""
+        if self._upload is not None:
+            self._upload.ease()
+            self._wait()
+
+    def answered(self, head: ResponseHead, content: bytes, *, done: bool) -> None:
+        """Begin the response (`upstream.Receiver`)."""
+        self._head = head
+        # With a part of its body unread, the request is the last of its connection.
+        self._keep = self._client.lasting and (self._upload is None or self._upload.done)
+        lines = head.line + head.lines
+        if head.translated and self._credential is not None:
+            lines += translate(head.translated, self._admission.route, self._credential)
+        if head.length is not None and head.status != _NO_CONTENT:
+            lines += b"Content-Length: %d\r\n" % head.length
+        elif head.body(self._method) is not None:
+            self._chunks = True
+            lines += b"Transfer-Encoding: chunked\r\n"
+        lines += b"\r\n" if self._keep else b"Connection: close\r\n\r\n"
+        self._pass_on(lines, content, done=done)
+
+    def content(self, content: bytes, *, done: bool) -> None:
+        """Go on with the response (`upstream.Receiver`)."""
+        self._pass_on(b"", content, done=done)
+
+    def failed(self, refusal: Refusal, *, stale: bool) -> None:
+        """Try once more where that is harmless, or give up (`upstream.Receiver`)."""
+        self._upstream = None
+        harmless = self._method in IDEMPOTENT and self._upload is None and not self._retried
+        if stale and harmless:
+            self._retried = True
+            self._works.pool.take(self._admission.route, self, fresh=True)
+        else:
+            self.fail(refusal)
+
+    def _recorded(self, error: Exception | None) -> None:
+        if self.over:
+            return
+        if error is not None:
+            self.fail(UNRECORDED)
+            return
+        self._durable = True
+        if self._credential is not None:
+            self._release()
+            return
+        credential = self._works.credentials.ready(self._admission)
+        if credential is not None:
+            self._send(credential)
+        else:
+            self._works.spawn(self._obtain())
+
+    async def _obtain(self) -> None:
+        try:
+            credential = await self._works.credentials.obtain(self._admission)
+        except ProviderError as error:
+            code = "credential_unavailable" if error.retryable else "credential_refused"
+            detail = "the provider could not supply the service's credential"
+            self.fail(Refusal(code, detail, note=str(error)))
+        except Exception as error:  # noqa: BLE001 - a defect costs one request, not the gateway
+            report(error, "supplying a credential")
+            self.fail(Refusal("internal_error", "the gateway could not supply the credential"))
+        else:
+            if not self.over:
+                self._send(credential)
+
+    def _send(self, credential: Credential) -> None:
+        self._credential = credential
+        self._wait()
+        self._works.pool.take(self._admission.route, self)
+
+    def _wait(self) -> None:
+        """Set the deadline for whatever is awaited now."""
+        upstream, limits = self._admission.route.upstream, self._works.limits
+        if self._upstream is None:
+            patience = upstream.connect_timeout + 1  # the connector keeps the time itself
+        elif self._client_slow or (self._upload is not None and not self._upload.done):
+            patience = limits.body_timeout
+        elif self._head is None:
+            patience = upstream.first_byte_timeout
+        else:
+            patience = upstream.idle_timeout
+        self.deadline = self._works.clock() + patience
+
+    def _pass_on(self, lines: bytes, content: bytes, *, done: bool) -> None:
+        if done:
+            self._ended = True
+            self._upstream = None  # somebody else's by now
+        if content:
+            self._bytes_out += len(content)
+            if self._chunks:
+                content = chunk(content)
+        if done and self._chunks:
+            content += LAST_CHUNK
+        data = lines + content
+        if not self._durable:
+            self._hold(data)
+            return
+        self._begun = True
+        self._client.write(data)
+        if done:
+            self._answer_is_out()
+        elif not self._client_slow:
+            self._wait()
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+        if self._held_bytes > self._works.limits.buffer_bytes and self._upstream is not None:
+            self._upstream.pause()
+
+    def _release(self) -> None:
+        if not self._held:
+            return
+        self._begun = True
+        self._client.write(b"".join(self._held))
+        self._held.clear()
+        if self._ended:
+            self._answer_is_out()
+        elif self._upstream is not None and not self._client_slow:
+            self._upstream.resume()
+
+    def _answer_is_out(self) -> None:
+        self._settle("allow", self._head.status if self._head else None)
+        self._client.finish(keep=self._keep)
+
+    def _settle(
+        self, decision: Literal["allow", "error"], status: int | None, detail: str | None = None
+    ) -> None:
+        self.over = True
+        if self._upstream is not None:
+            self._upstream.abort()
+            self._upstream = None
+        if self._intent is not None:
+            seconds = self._works.clock() - self._started
+            bytes_in = self._upload.size if self._upload is not None else 0
+            outcome = Outcome(decision, status, seconds, bytes_in, self._bytes_out, detail)
+            self._works.recorder.settle(self._intent, outcome)

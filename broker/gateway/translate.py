@@ -1,0 +1,79 @@
+"""Translate what a response says of the upstream's address and sessions to the gateway's.
+
+A redirect is returned, never followed. One that leads back to the same service leads through
+the gateway again, so that the agent does not take its task token to the upstream itself; a
+cookie is bound to the service's own path, so that a client does not carry it to another.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from broker.gateway.inject import without_parameters
+
+if TYPE_CHECKING:
+    from broker.gateway.authorize import Route
+    from broker.gateway.grammar import Field
+    from broker.gateway.inject import Credential
+
+_COOKIE_ATTRIBUTE: Final = re.compile(rb"\s*(domain|path)\s*(?:=\s*(.*?)\s*)?", re.IGNORECASE)
+
+
+def translate(fields: tuple[Field, ...], route: Route, credential: Credential) -> bytes:
+    """Return the lines of the fields that speak of the upstream, as the agent may see them."""
+    lines = []
+    for field in fields:
+        if field.key == b"set-cookie":
+            value = _cookie(field.value, route, credential)
+        else:
+            value = _location(field.value, route, credential)
+        # What shows the credential even so is for nobody's eyes.
+        if value is not None and not credential.shows(value):
+            lines.append(field._replace(value=value).line())
+    return b"".join(lines)
+
+
+def _location(value: bytes, route: Route, credential: Credential) -> bytes:
+    target, hash_mark, fragment = value.partition(b"#")
+    path, mark, query = target.partition(b"?")
+    if mark and credential.removal.parameters:
+        query = without_parameters(query, credential.removal.parameters)
+        mark = b"?" if query else b""
+    path = _without_origin(path, route)
+    if path.startswith(b"/") and not path.startswith(b"//"):
+        path = _through_gateway(path, route)
+    return path + mark + query + hash_mark + fragment
+
+
+def _through_gateway(path: bytes, route: Route) -> bytes:
+    base = route.base_path
+    if path.startswith(base) and path[len(base) : len(base) + 1] in {b"", b"/"}:
+        return route.prefix + (path[len(base) :] or b"/")
+    # Beyond the service's base path: the agent is told where, and has no way there.
+    return route.origins[0] + path
+
+
+def _without_origin(path: bytes, route: Route) -> bytes:
+    for origin in route.origins:
+        rest = path[len(origin) :]
+        if path[: len(origin)].lower() == origin and rest[:1] in {b"", b"/"}:
+            return rest or b"/"
+    return path
+
+
+def _cookie(value: bytes, route: Route, credential: Credential) -> bytes | None:
+    pair, *attributes = value.split(b";")
+    if pair.partition(b"=")[0].strip() in credential.removal.cookies:
+        return None  # the service's own session, renewed
+    kept = [pair.strip()]
+    path = route.prefix + b"/"
+    for attribute in attributes:
+        match = _COOKIE_ATTRIBUTE.fullmatch(attribute)
+        if match is None:
+            kept.append(attribute.strip())
+        elif match[1].lower() == b"path" and (match[2] or b"").startswith(b"/"):
+            inside = match[2].startswith(route.base_path)
+            path = _through_gateway(match[2], route) if inside else path
+    # The upstream's Domain would make a client drop the cookie.
+    return b"; ".join([*kept, b"Path=" + path])

@@ -1,0 +1,233 @@
+"""One connection to an upstream: requests out, responses in, one at a time.
+
+A connection is used again only after a response that left nothing open: read to its end,
+nothing after it, the request sent whole, and both sides willing to go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol, cast
+
+from broker.gateway.framing import UntilCloseBody
+from broker.gateway.grammar import HEAD_END, Malformed, has_bare_line_feed
+from broker.gateway.problems import Refusal, report
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+    from broker.gateway.framing import Body
+    from broker.gateway.limits import GatewayLimits
+    from broker.gateway.response import ResponseHead, ResponseReader
+
+
+class Receiver(Protocol):
+    """Whoever sent the request and waits for its response."""
+
+    def answered(self, head: ResponseHead, content: bytes, *, done: bool) -> None:
+        """Take the response's head and the first of its content; `done` if that is all."""
+        ...
+
+    def content(self, content: bytes, *, done: bool) -> None:
+        """Take more content; `done` if the response ends with it."""
+        ...
+
+    def failed(self, refusal: Refusal, *, stale: bool) -> None:
+        """Learn that no response, or no more of it, will come.
+
+        `stale` is true if the connection had been used before and was closed without a byte.
+        """
+        ...
+
+    def upstream_full(self) -> None:
+        """Learn that the upstream takes the request more slowly than it comes."""
+        ...
+
+    def upstream_ready(self) -> None:
+        """Learn that the upstream takes more of the request."""
+        ...
+
+
+class Owner(Protocol):
+    """The pool that a connection belongs to."""
+
+    def made(self, connection: UpstreamConnection) -> None:
+        """Count a connection that has been opened."""
+        ...
+
+    def give(self, connection: UpstreamConnection) -> None:
+        """Take back a connection that can be used again."""
+        ...
+
+    def lost(self, connection: UpstreamConnection) -> None:
+        """Forget a connection that has been closed."""
+        ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """A connection to one upstream; `idle_since` is when it was last given back."""
+
+    def __init__(
+        self, key: Hashable, limits: GatewayLimits, reader: ResponseReader, owner: Owner
+    ) -> None:
+        self.key = key
+        self.idle_since = 0.0
+        self._limits = limits
+        self._reader = reader
+        self._owner = owner
+        self._transport: asyncio.Transport | None = None
+        self._used = False
+        self._rest()
+
+    def _rest(self) -> None:
+        self._receiver: Receiver | None = None
+        self._method = b""
+        self._sent_whole = False
+        self._buffer = b""
+        self._interims = 0
+        self._head: ResponseHead | None = None
+        self._body: Body | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether a request may be sent on this connection."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def begin(self, receiver: Receiver, method: bytes) -> None:
+        """Prepare for one request; its response goes to `receiver`."""
+        self._receiver = receiver
+        self._method = method
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the request."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def sent(self) -> None:
+        """Learn that the request has been written to its end."""
+        self._sent_whole = True
+
+    def pause(self) -> None:
+        """Read no more of the response for now."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read on."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        """Close at once, without a word to the receiver."""
+        self._receiver = None
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin (`asyncio.Protocol`)."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(self._limits.buffer_bytes)
+        self._owner.made(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a response (`asyncio.Protocol`)."""
+        if self._receiver is None:
+            self.abort()  # nobody asked: what comes now could be taken for the next answer
+            return
+        try:
+            self._receive(data)
+        except Malformed as error:
+            self._fail(Refusal("upstream_malformed", f"the service's answer: {error}"))
+        except Exception as error:  # noqa: BLE001 - a defect costs one response, not the gateway
+            report(error, "reading a response")
+            self._fail(Refusal("internal_error", "the gateway could not handle the answer"))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """End the response with its connection, or say that it is cut short."""
+        self._owner.lost(self)
+        receiver, head = self._receiver, self._head
+        if receiver is None:
+            return
+        self._receiver = None
+        if error is None and isinstance(self._body, UntilCloseBody):
+            receiver.content(b"", done=True)
+            return
+        stale = self._used and head is None and not self._buffer and not self._interims
+        cut = "in the middle of its answer" if head or self._buffer else "without an answer"
+        refusal = Refusal("upstream_closed", f"the service closed the connection {cut}")
+        receiver.failed(refusal, stale=stale)
+
+    def pause_writing(self) -> None:
+        """Pass on that the upstream is slow (`asyncio.Protocol`)."""
+        if self._receiver is not None:
+            self._receiver.upstream_full()
+
+    def resume_writing(self) -> None:
+        """Pass on that the upstream has caught up (`asyncio.Protocol`)."""
+        if self._receiver is not None:
+            self._receiver.upstream_ready()
+
+    def _receive(self, data: bytes) -> None:
+        head = self._head
+        first = head is None
+        if head is None:
+            found = self._find_head(data)
+            if found is None:
+                return
+            head, data = found
+            self._head, self._body = head, head.body(self._method)
+        body, receiver = self._body, self._receiver
+        content, rest, done = b"", data, True
+        if body is not None:
+            content = body.feed(data)
+            rest, done = body.rest, body.done
+        if done:
+            self._finish(reusable=head.persistent and not rest)
+        if receiver is None:
+            return
+        if first:
+            receiver.answered(head, content, done=done)
+        elif content or done:
+            receiver.content(content, done=done)
+
+    def _find_head(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
+        """Return the final response's head and what follows it, once it is all there."""
+        if self._buffer:
+            data, self._buffer = self._buffer + data, b""
+        while data:
+            end = data.find(HEAD_END) + len(HEAD_END)
+            if end < len(HEAD_END):
+                end = len(data)
+                if has_bare_line_feed(data):
+                    raise Malformed("a line of its head ends in LF alone")
+                self._buffer = data
+            if end > self._limits.response_head_bytes:
+                raise Malformed(f"its head is over {self._limits.response_head_bytes} bytes")
+            if self._buffer:
+                return None
+            head = self._reader.read(data[:end])
+            data = data[end:]
+            if not head.interim:
+                return head, data
+            # Dropped: common clients take 103 (Early Hints) for the response itself.
+            self._interims += 1
+            if self._interims > self._limits.interim_responses:
+                raise Malformed("too many interim (1xx) responses")
+        return None
+
+    def _finish(self, *, reusable: bool) -> None:
+        transport = self._transport
+        sent = self._sent_whole and transport is not None and not transport.get_write_buffer_size()
+        until_close = isinstance(self._body, UntilCloseBody)
+        self._rest()
+        self._used = True
+        if reusable and sent and not until_close:
+            self._owner.give(self)
+        else:
+            self.abort()
+
+    def _fail(self, refusal: Refusal) -> None:
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.failed(refusal, stale=False)

@@ -1,0 +1,80 @@
+"""What the requests of one gateway share, and what each sees of its agent's connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Coroutine
+
+    from broker.gateway.authorize import Authorization
+    from broker.gateway.base import Resource
+    from broker.gateway.credentials import Credentials
+    from broker.gateway.limits import GatewayLimits
+    from broker.gateway.pool import Pool
+    from broker.gateway.problems import Refusal
+    from broker.gateway.record import Recorder
+    from broker.gateway.request import RequestReader
+
+
+@dataclass(slots=True)
+class Works:
+    """The parts of one gateway; they belong to one event loop, whose clock is `clock`."""
+
+    loop: asyncio.AbstractEventLoop
+    limits: GatewayLimits
+    resource: Resource
+    reader: RequestReader
+    authorization: Authorization
+    credentials: Credentials
+    pool: Pool
+    recorder: Recorder
+    clock: Callable[[], float]
+    draining: bool = False
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run what has to wait for something, off the hot path."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+
+class Client(Protocol):
+    """The agent's connection, as one of its requests sees it."""
+
+    @property
+    def address(self) -> str | None:
+        """The numeric address at the other end."""
+        ...
+
+    @property
+    def lasting(self) -> bool:
+        """Whether the connection may serve another request after this one."""
+        ...
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the response."""
+        ...
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Send a refusal as the whole response, and be done with the request."""
+        ...
+
+    def finish(self, *, keep: bool) -> None:
+        """Be done with the request, whose response is complete; `keep` the connection."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once, so that the agent sees that its response is cut short."""
+        ...
+
+    def hold(self) -> None:
+        """Take no more of the request's body for now."""
+        ...
+
+    def release(self) -> None:
+        """Go on taking it."""
+        ...
