@@ -10,9 +10,9 @@ from broker.model import Allow
 from broker.policy.matching import canonical_problem
 
 if TYPE_CHECKING:
-    from broker.gateway.base import Authority, Judge, PolicySnapshot, Resource
+    from broker.gateway.base import Authority, PolicySnapshot, Resource
     from broker.gateway.request import Request
-    from broker.model import Agent, Grant, Service
+    from broker.model import Grant, Service
     from providers.base import Upstream
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
@@ -21,15 +21,13 @@ _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 class Route:
     """A service of one policy snapshot, with what each of its requests needs.
 
-    `judges` keeps the compiled rules by agent and scopes; `origins` are the spellings of the
-    upstream's origin; `pool_key` is all that decides whether a connection made for one service
-    will do for another.
+    `origins` are the spellings of the upstream's origin; `pool_key` is all that decides whether
+    a connection made for one service will do for another.
     """
 
     __slots__ = (
         "base_path",
         "host_line",
-        "judges",
         "origins",
         "pool_key",
         "prefix",
@@ -57,7 +55,6 @@ class Route:
             upstream.ca_file,
             upstream.allow_private,
         )
-        self.judges: dict[tuple[str, tuple[str, ...]], Judge] = {}
 
 
 class Admission(NamedTuple):
@@ -113,9 +110,8 @@ class Authorization:
         unfit = _unfit(presented, request, route, path)
         if unfit is not None:
             return Rejection(unfit, route.service.name, path, grant, policy.version)
-        decision = self._judge(policy, route, grant).judge(
-            request.method, path, request.query or b""
-        )
+        rules = policy.authorizer(grant.scopes, route.service.name)
+        decision = rules.judge(request.method, path, request.query or b"")
         if isinstance(decision, Allow):
             return Admission(request, route, grant, decision, path, policy)
         would_do = _would_do(policy, route, grant.agent, request, path)
@@ -136,17 +132,6 @@ class Authorization:
             for service in policy.services.values()
             if service.upstream is not None
         }
-
-    def _judge(self, policy: PolicySnapshot, route: Route, grant: Grant) -> Judge:
-        key = (grant.agent, grant.scopes)
-        judge = route.judges.get(key)
-        if judge is None:
-            # What policy has taken from the agent since the token was issued is gone at once.
-            agent = policy.agents.get(grant.agent)
-            held = _proxied(policy, agent, route.service.name)
-            scopes = tuple(scope for scope in grant.scopes if scope in held)
-            judge = route.judges[key] = policy.authorizer(scopes, route.service.name)
-        return judge
 
     def _how_to_ask(self, scopes: tuple[str, ...], agent: str) -> str:
         if scopes:
@@ -183,30 +168,18 @@ def _presented(request: Request, route: Route | None) -> Presented | None:
     return known if isinstance(known, Presented) else None
 
 
-def _proxied(policy: PolicySnapshot, agent: Agent | None, service: str) -> tuple[str, ...]:
-    """Return the agent's scopes that may be used for a service through the gateway."""
-    if agent is None:
-        return ()
-    scopes = (policy.scopes[name] for name in agent.scopes)
-    return tuple(
-        scope.name for scope in scopes if scope.service == service and "proxy" in scope.delivery
-    )
-
-
 def _would_do(
-    policy: PolicySnapshot, route: Route, agent: str, request: Request, path: bytes
+    policy: PolicySnapshot, route: Route, name: str, request: Request, path: bytes
 ) -> tuple[str, ...]:
     """Return the scopes that the agent could ask for and that would allow the request."""
-    service = route.service.name
-    judges = (
-        (scope, policy.authorizer((scope,), service))
-        for scope in _proxied(policy, policy.agents.get(agent), service)
-    )
-    query = request.query or b""
+    agent, query = policy.agents.get(name), request.query or b""
     return tuple(
         scope
-        for scope, judge in judges
-        if isinstance(judge.judge(request.method, path, query), Allow)
+        for scope in (agent.scopes if agent else ())
+        if isinstance(
+            policy.authorizer((scope,), route.service.name).judge(request.method, path, query),
+            Allow,
+        )
     )
 
 

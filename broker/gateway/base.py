@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -11,7 +11,7 @@ import orjson
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from broker.model import Agent, Decision, Grant, Scope, Service
+    from broker.model import Agent, Decision, Deny, Grant, Scope, Service
     from providers.base import Injects
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
@@ -52,6 +52,10 @@ class PolicySnapshot(Protocol):
         """Return the compiled rules that these scopes have for the service."""
         ...
 
+    def constraints(self, scope: str, grant: Grant) -> Any | Deny:
+        """Return the provider's constraints of a scope for one grant, templates filled in."""
+        ...
+
 
 class Authority(Protocol):
     """Whatever the gateway needs to know in order to decide on a request."""
@@ -59,7 +63,8 @@ class Authority(Protocol):
     def grant(self, token: bytes) -> Grant | str:
         """Return the grant behind a task token, or one word for why there is none.
 
-        Called for each request from the event loop, so it does no I/O.
+        Its scopes are those that the policy in force still gives its agent. Called for each
+        request from the event loop, so it does no I/O.
         """
         ...
 
@@ -67,7 +72,7 @@ class Authority(Protocol):
         """Return the policy in force."""
         ...
 
-    def injector(self, service: str) -> Injects:
+    def injector(self, service: Service) -> Injects:
         """Return the provider that supplies the service's credential."""
         ...
 

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.inject import Credential
-from providers.base import CredentialRequest
+from broker.model import Deny
+from providers.base import CredentialRequest, ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,10 @@ class Credentials:
         """Ask the provider; raise `ProviderError` if it has none, or none that is fit."""
         asked_at = self._clock()
         grant, service, scope = admission.grant, admission.route.service, admission.decision.scope
-        injection = await self._authority.injector(service.name).injection(
+        constraints = admission.policy.constraints(scope, grant)
+        if isinstance(constraints, Deny):
+            raise ProviderError(constraints.reason)
+        injection = await self._authority.injector(service).injection(
             CredentialRequest(
                 service=service.name,
                 agent=grant.agent,
@@ -49,7 +53,7 @@ class Credentials:
                 scope=scope,
                 task=grant.task,
                 lifetime=max(0, int(grant.expires_at - time.time())),
-                constraints=admission.policy.scopes[scope].constraints,
+                constraints=constraints,
             )
         )
         credential = Credential(injection, service.token_slots, asked_at + injection.fresh_for)

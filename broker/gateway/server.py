@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.authorize import Authorization
@@ -19,6 +18,7 @@ from broker.gateway.request import RequestReader
 from broker.gateway.works import Works
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable
 
     from broker.audit.base import Trail
@@ -135,22 +135,3 @@ class GatewayServer:
                     connection.abort()
             works.pool.sweep(now)
             works.credentials.sweep()
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that is bound to `host` (a name or a numeric address) and `port`.
-
-    Raises `OSError`. Port 0 picks a free one.
-    """
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    bound = socket.socket(family, kind, protocol)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.setblocking(False)
-    except BaseException:
-        bound.close()
-        raise
-    return bound
