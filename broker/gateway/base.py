@@ -73,7 +73,7 @@ class Authority(Protocol):
         ...
 
     def injector(self, service: Service) -> Injects:
-        """Return the provider that supplies the service's credential."""
+        """Return the provider that supplies the credential of this service, as it was judged."""
         ...
 
 
