@@ -6,12 +6,12 @@ appendix F) over the object's canonical bytes, so that any JOSE library can chec
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as NotBase64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import orjson
+
+from broker.jose import base64url_decode, base64url_encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -45,7 +45,7 @@ def sign_statement(signer: Signs, kind: StatementKind, statement: Mapping[str, A
     """Return the detached JWS of a statement; the kind keeps one from passing as another."""
     header = _header(signer.algorithm, signer.kid, kind)
     signature = signer.sign(_signing_input(header, statement))
-    return f"{header}..{_encode(signature)}"
+    return f"{header}..{base64url_encode(signature)}"
 
 
 @dataclass(frozen=True)
@@ -79,24 +79,19 @@ class TrustedKeys:
 
 def _header(algorithm: str, kid: str, kind: StatementKind) -> str:
     fields = {"alg": algorithm, "kid": kid, "typ": _TYPE_PREFIX + kind}
-    return _encode(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS))
+    return base64url_encode(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS))
 
 
 def _signing_input(header: str, statement: Mapping[str, Any]) -> bytes:
     payload = orjson.dumps(dict(statement), option=orjson.OPT_SORT_KEYS)
-    return f"{header}.{_encode(payload)}".encode()
-
-
-def _encode(data: bytes) -> str:
-    return urlsafe_b64encode(data).rstrip(b"=").decode()
+    return f"{header}.{base64url_encode(payload)}".encode()
 
 
 def _decode(text: str) -> bytes | None:
     try:
-        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    except (NotBase64, ValueError):
+        return base64url_decode(text)
+    except ValueError:
         return None
-    return data if _encode(data) == text else None
 
 
 def _names(jwks: Iterable[Mapping[str, str]]) -> str:

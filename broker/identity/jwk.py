@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-from broker.identity import base64url
+from broker.jose import base64url_decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -30,11 +28,6 @@ _CURVES: Final[Mapping[str, tuple[ec.EllipticCurve, str]]] = {
     "P-521": (ec.SECP521R1(), "ES512"),
 }
 _PRIVATE_MEMBERS: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k", "priv"})
-_THUMBPRINT_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
-    "EC": ("crv", "kty", "x", "y"),
-    "OKP": ("crv", "kty", "x"),
-    "RSA": ("e", "kty", "n"),
-}
 
 _ROCA_SUBGROUPS: Final[Mapping[int, frozenset[int]]] = {
     prime: frozenset(pow(65537, power, prime) for power in range(prime - 1))
@@ -86,13 +79,6 @@ def load(jwk: Any) -> VerificationKey:
         reason = str(error) if isinstance(error, UnusableKey) else "its numbers make no valid key"
         raise UnusableKey(reason) from None
     return VerificationKey(kid, _narrowed(algorithms, jwk), public_key)
-
-
-def thumbprint(jwk: Mapping[str, Any]) -> str:
-    """Return the SHA-256 thumbprint of a JWK, base64url (RFC 7638)."""
-    members = {name: jwk[name] for name in _THUMBPRINT_MEMBERS[jwk["kty"]]}
-    canonical = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return base64url.encode(hashlib.sha256(canonical.encode()).digest())
 
 
 def _require_purpose(jwk: dict[str, Any]) -> None:
@@ -166,6 +152,6 @@ def _octets(jwk: dict[str, Any], name: str) -> bytes:
     if not isinstance(value, str) or not value:
         raise UnusableKey(f"its {name} is missing, or not a string")
     try:
-        return base64url.decode(value)
+        return base64url_decode(value)
     except ValueError:
         raise UnusableKey(f"its {name} is not canonical base64url") from None

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NewType
 import jwt
 
 from broker.errors import InvalidToken
-from broker.identity import base64url
+from broker.jose import base64url_decode
 from broker.strict_json import NotStrictJson, loads
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _json_object(segment: str, part: str) -> dict[str, Any]:
 
 def _decode(segment: str, part: str) -> bytes:
     try:
-        decoded = base64url.decode(segment)
+        decoded = base64url_decode(segment)
     except ValueError as error:
         raise InvalidToken("malformed", f"the {part} cannot be decoded: {error}") from None
     if not decoded:

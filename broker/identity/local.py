@@ -6,7 +6,6 @@ the broker keeps the public half.
 
 from __future__ import annotations
 
-import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -17,8 +16,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.errors import ConfigurationError, InvalidToken
-from broker.identity import base64url, claims, jwk, jws
+from broker.identity import claims, jwk, jws
 from broker.identity.base import LOCAL_ISSUER
+from broker.jose import p256_jwk
 from broker.model import Identity
 from providers.base import Secret
 
@@ -35,8 +35,6 @@ MAX_LIFETIME: Final = 300.0
 _LEEWAY: Final = 30.0
 _ASSERTION_LIFETIME: Final = 60
 _ALGORITHM: Final = "ES256"
-_COORDINATE_BYTES: Final = 32
-_AGENT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +54,8 @@ def new_agent_key() -> AgentKey:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    public_jwk = _public_jwk(private_key)
-    return AgentKey(Secret(pem), jwk.thumbprint(public_jwk), public_jwk)
+    public_jwk = p256_jwk(private_key.public_key())
+    return AgentKey(Secret(pem), public_jwk["kid"], public_jwk)
 
 
 def client_assertion(
@@ -88,7 +86,7 @@ def client_assertion(
         },
         key,
         algorithm=_ALGORITHM,
-        headers={"kid": jwk.thumbprint(_public_jwk(key))},
+        headers={"kid": p256_jwk(key.public_key())["kid"]},
     )
 
 
@@ -120,7 +118,7 @@ class LocalSource:
         is at most five minutes after `iat`.
         """
         agent = token.claims.get("iss")
-        if not isinstance(agent, str) or not _AGENT_NAME.fullmatch(agent):
+        if not isinstance(agent, str):
             raise InvalidToken("malformed_claim", "the 'iss' claim is not the name of an agent")
         if token.claims.get("sub") != agent:
             raise InvalidToken("wrong_subject", "the 'sub' claim is not the agent of 'iss'")
@@ -162,15 +160,3 @@ def _choose(enrolled: tuple[EnrolledKey, ...], kid: str | None) -> jwk.Verificat
         return jwk.load(dict(candidates[0].public_jwk))
     except jwk.UnusableKey as error:
         raise InvalidToken("unusable_key", f"the enrolled key cannot be used: {error}") from None
-
-
-def _public_jwk(private_key: ec.EllipticCurvePrivateKey) -> dict[str, str]:
-    numbers = private_key.public_key().public_numbers()
-    return {
-        "kty": "EC",
-        "crv": "P-256",
-        "x": base64url.encode(numbers.x.to_bytes(_COORDINATE_BYTES)),
-        "y": base64url.encode(numbers.y.to_bytes(_COORDINATE_BYTES)),
-        "alg": _ALGORITHM,
-        "use": "sig",
-    }

@@ -1,12 +1,8 @@
-"""ES256 public keys as JWKs (RFC 7517), their thumbprints and their signatures."""
+"""Verify ES256 signatures with public keys that are JWKs (RFC 7517)."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import json
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,31 +10,10 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from broker.errors import ConfigurationError
+from broker.jose import P256_BYTES, base64url_decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-COORDINATE_BYTES: Final = 32
-SIGNATURE_BYTES: Final = 64
-
-
-def public_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
-    """Return a P-256 public key as a JWK with `kid` (its thumbprint), `alg` and `use`."""
-    numbers = key.public_numbers()
-    jwk = {
-        "kty": "EC",
-        "crv": "P-256",
-        "x": _encode(numbers.x.to_bytes(COORDINATE_BYTES, "big")),
-        "y": _encode(numbers.y.to_bytes(COORDINATE_BYTES, "big")),
-    }
-    return {**jwk, "kid": thumbprint(jwk), "alg": "ES256", "use": "sig"}
-
-
-def thumbprint(jwk: Mapping[str, str]) -> str:
-    """Return the SHA-256 thumbprint of an EC JWK (RFC 7638)."""
-    required = {name: jwk[name] for name in ("crv", "kty", "x", "y")}
-    canonical = json.dumps(required, separators=(",", ":"), sort_keys=True)
-    return _encode(hashlib.sha256(canonical.encode()).digest())
 
 
 def verify_es256(jwk: Mapping[str, str], data: bytes, signature: bytes) -> bool:
@@ -48,9 +23,9 @@ def verify_es256(jwk: Mapping[str, str], data: bytes, signature: bytes) -> bool:
         ConfigurationError: the JWK is no P-256 key. `kid`, `alg` and `use` are not looked at.
     """
     key = _public_key(jwk)
-    if len(signature) != SIGNATURE_BYTES:
+    if len(signature) != 2 * P256_BYTES:
         return False
-    r, s = signature[:COORDINATE_BYTES], signature[COORDINATE_BYTES:]
+    r, s = signature[:P256_BYTES], signature[P256_BYTES:]
     der = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
     try:
         key.verify(der, data, ec.ECDSA(SHA256()))
@@ -72,16 +47,11 @@ def _public_key(jwk: Mapping[str, str]) -> ec.EllipticCurvePublicKey:
 def _coordinate(jwk: Mapping[str, str], name: str) -> int:
     text = jwk.get(name)
     try:
-        raw = base64.b64decode(f"{text}=".encode(), altchars=b"-_", validate=True)
-    except (binascii.Error, UnicodeEncodeError):
+        raw = base64url_decode(text) if isinstance(text, str) else b""
+    except ValueError:
         raw = b""
-    # Encoding again refuses text that decodes alike but is not what the key's owner wrote.
-    if len(raw) != COORDINATE_BYTES or _encode(raw) != text:
+    if len(raw) != P256_BYTES:
         raise ConfigurationError(
-            f"not a P-256 public key: {name} must be {COORDINATE_BYTES} bytes in base64url"
+            f"not a P-256 public key: {name} must be {P256_BYTES} bytes in base64url"
         )
     return int.from_bytes(raw, "big")
-
-
-def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 
 from broker.errors import ConfigurationError
 from broker.files import create_private, read_private
-from broker.keys.jwk import COORDINATE_BYTES, public_jwk
+from broker.jose import P256_BYTES, p256_jwk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,13 +31,13 @@ class FileSigningKey:
     def __init__(self, private_key: ec.EllipticCurvePrivateKey) -> None:
         self.algorithm = "ES256"
         self._private_key: Final = private_key
-        self._jwk: Final = public_jwk(private_key.public_key())
+        self._jwk: Final = p256_jwk(private_key.public_key())
         self.kid: str = self._jwk["kid"]
 
     def sign(self, data: bytes) -> bytes:
         """Return r || s, 64 bytes (RFC 7518, 3.4)."""
         r, s = decode_dss_signature(self._private_key.sign(data, ec.ECDSA(SHA256())))
-        return r.to_bytes(COORDINATE_BYTES, "big") + s.to_bytes(COORDINATE_BYTES, "big")
+        return r.to_bytes(P256_BYTES, "big") + s.to_bytes(P256_BYTES, "big")
 
     def public_jwk(self) -> Mapping[str, str]:
         """Return the public key as a JWK with `kid`, `alg` and `use`."""

@@ -8,9 +8,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from broker.errors import ConfigurationError, InvalidToken
-from broker.identity import jwk, jws
+from broker.identity import jws
 from broker.identity.base import Audiences, UnverifiedToken
 from broker.identity.local import LocalSource, client_assertion, new_agent_key
+from broker.jose import thumbprint
 from broker.model import EnrolledKey, Identity
 from providers.base import Secret
 from tests.fakes.keys import StrangersKey, strangers_key
@@ -72,8 +73,8 @@ async def test_a_new_key_signs_what_the_broker_verifies() -> None:
 
 def test_a_new_key_shows_only_its_public_half() -> None:
     key = new_agent_key()
-    assert key.kid == jwk.thumbprint(key.public_jwk)
-    assert set(key.public_jwk) == {"kty", "crv", "x", "y", "alg", "use"}
+    assert key.kid == thumbprint(key.public_jwk)
+    assert set(key.public_jwk) == {"kty", "crv", "x", "y", "kid", "alg", "use"}
     assert "PRIVATE" not in repr(key)
     assert b"BEGIN PRIVATE KEY" in key.pem.reveal()
     assert new_agent_key().kid != key.kid
@@ -124,13 +125,13 @@ def test_a_file_that_holds_no_agent_key_is_refused_unquoted(pem: bytes) -> None:
     ("changes", "code"),
     [
         ({"iss": None}, "malformed_claim"),
-        ({"iss": ""}, "malformed_claim"),
+        ({"iss": "", "sub": ""}, "unknown_key"),
         ({"iss": 7}, "malformed_claim"),
         ({"iss": ["dev"]}, "malformed_claim"),
-        ({"iss": "dev\n", "sub": "dev\n"}, "malformed_claim"),
-        ({"iss": "dev/../x", "sub": "dev/../x"}, "malformed_claim"),
-        ({"iss": "d" * 129, "sub": "d" * 129}, "malformed_claim"),
-        ({"iss": "d\u0435v", "sub": "d\u0435v"}, "malformed_claim"),
+        ({"iss": "dev\n", "sub": "dev\n"}, "unknown_key"),
+        ({"iss": "dev\0", "sub": "dev\0"}, "unknown_key"),
+        ({"iss": "%", "sub": "%"}, "unknown_key"),
+        ({"iss": "d\u0435v", "sub": "d\u0435v"}, "unknown_key"),
         ({"sub": None}, "wrong_subject"),
         ({"sub": "admin"}, "wrong_subject"),
         ({"sub": ["dev"]}, "wrong_subject"),
