@@ -111,6 +111,10 @@ def _bypassed(denying: ScopeRules, other: ScopeRules) -> str | None:
     for deny in denying.deny:
         if any(covers(same, deny) for same in other.deny):
             continue
-        if any(overlap(deny, allow) for allow in other.allow):
-            return deny.text
+        # A rule takes away what its own scope would allow; the rest of it is a precaution.
+        methods = {allow.method for allow in denying.allow if overlap(allow, deny)}
+        for allow in other.allow:
+            same_method = "*" in {allow.method, *methods} or allow.method in methods
+            if methods and same_method and overlap(allow, deny):
+                return deny.text
     return None

@@ -1,0 +1,231 @@
+"""`broker policy`: check policies, run their tests, explain their answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from broker.cli import output
+
+if TYPE_CHECKING:
+    from broker.errors import Problem
+    from broker.policy.engine import Policy
+    from broker.policy.explain import Explanation
+    from broker.policy.fixtures import Result
+
+DirectoryArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="[DIR]",
+        help="Where the policies are (default: the broker's own).",
+        show_default=False,
+    ),
+]
+_MARKS = {"error": "red", "warning": "yellow"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command group to `app`."""
+    group = typer.Typer(
+        help="Check policies, run their tests, explain their answers.", no_args_is_help=True
+    )
+    group.command("check")(check)
+    group.command("test")(run_tests)
+    group.command("explain")(explain)
+    app.add_typer(group, name="policy")
+
+
+def check(
+    directory: DirectoryArgument = None,
+    *,
+    home: output.HomeOption = None,
+    json: output.JsonOption = False,
+) -> None:
+    """Find mistakes, which keep policies from loading, and what to reconsider."""
+    from broker.errors import PolicyError
+
+    policy: Policy | None = None
+    errors: tuple[Problem, ...] = ()
+    try:
+        policy = _load(_place(directory, home))
+    except PolicyError as error:
+        errors = error.problems
+    warnings = policy.warnings if policy is not None else ()
+    data: dict[str, Any] = {
+        "version": policy.version if policy is not None else None,
+        "errors": [_problem(one) for one in errors],
+        "warnings": [_problem(one) for one in warnings],
+    }
+
+    def human() -> None:
+        for kind, problems in (("error", errors), ("warning", warnings)):
+            for one in problems:
+                _print_problem(kind, one)
+        typer.echo(_summary(policy, len(errors), len(warnings)))
+
+    output.emit(data, human, json)
+    if errors:
+        raise typer.Exit(1)
+
+
+def run_tests(
+    directory: DirectoryArgument = None,
+    *,
+    home: output.HomeOption = None,
+    json: output.JsonOption = False,
+) -> None:
+    """Run the tests beside the policies (*.test.yaml): identity, request, expected decision."""
+    from broker.policy.fixtures import run_fixtures
+    from broker.reload import TEST_SUFFIXES, read_policies
+
+    place = _place(directory, home)
+    documents = read_policies(place, TEST_SUFFIXES)
+    results = run_fixtures(_load(place), documents)
+    if not results:
+        output.fail(
+            f"there are no policy tests in {place}",
+            "write NAME.test.yaml beside the policies; the shipped examples have some",
+        )
+    failed = sum(bool(result.failures) for result in results)
+    data = {
+        "passed": len(results) - failed,
+        "failed": failed,
+        "tests": [
+            {"name": one.name, "place": str(one.place), "failures": list(one.failures)}
+            for one in results
+        ],
+    }
+
+    def human() -> None:
+        for result in results:
+            _print_result(result)
+        typer.echo(f"{len(results) - failed} passed, {failed} failed")
+
+    output.emit(data, human, json)
+    if failed:
+        raise typer.Exit(1)
+
+
+def explain(  # noqa: PLR0913 - the command's arguments and options
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="Such as GET.")],
+    path: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH", help="After the service's name, such as /v1/charges?limit=1."
+        ),
+    ],
+    *,
+    agent: Annotated[str, typer.Option(metavar="NAME", help="Who asks.")],
+    scope: Annotated[str, typer.Option(metavar="SCOPE", help="What its task token lists.")],
+    directory: Annotated[
+        Path | None,
+        typer.Option(
+            "--policies", metavar="DIR", help="Where the policies are.", show_default=False
+        ),
+    ] = None,
+    home: output.HomeOption = None,
+    json: output.JsonOption = False,
+) -> None:
+    """Say step by step which rule decides a request."""
+    import os
+
+    from broker.model import Allow
+    from broker.policy.explain import Request
+    from broker.policy.explain import explain as explained
+
+    raw, _, query = os.fsencode(path).partition(b"?")
+    explanation = explained(
+        _load(_place(directory, home)), agent, scope, Request(method, raw, query)
+    )
+    decision = explanation.decision
+    data = {
+        "decision": "allow" if isinstance(decision, Allow) else "deny",
+        "rule": decision.rule,
+        "risk": decision.risk if isinstance(decision, Allow) else None,
+        "reason": None if isinstance(decision, Allow) else decision.reason,
+        "allowed": [] if isinstance(decision, Allow) else list(decision.allowed),
+        "steps": [
+            {
+                "kind": one.kind,
+                "subject": one.subject,
+                "finding": one.finding,
+                "decisive": one.decisive,
+            }
+            for one in explanation.steps
+        ],
+    }
+    output.emit(data, lambda: _print_explanation(explanation), json)
+
+
+def _place(directory: Path | None, home: Path | None) -> Path:
+    return directory if directory is not None else output.settings_from(home).policies
+
+
+def _load(directory: Path) -> Policy:
+    from broker.policy.loader import load_policy
+    from broker.reload import read_policies
+
+    return load_policy(read_policies(directory))
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "message": problem.message,
+    }
+
+
+def _print_problem(kind: str, problem: Problem) -> None:
+    place = output.printable(f"{problem.file}:{problem.line}:{problem.column}")
+    mark = typer.style(f"{kind}:", fg=_MARKS[kind], bold=True)
+    typer.echo(f"{place}: {mark} {output.printable(problem.message)}")
+
+
+def _summary(policy: Policy | None, errors: int, warnings: int) -> str:
+    if policy is None:
+        return f"{_counted(errors, 'error')}: a running broker keeps its last good policy"
+    parts = (
+        _counted(len(policy.services), "service"),
+        _counted(len(policy.scopes), "scope"),
+        _counted(len(policy.agents), "agent"),
+        _counted(warnings, "warning"),
+    )
+    return f"ok: {', '.join(parts)}; {policy.version}"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" + ("" if count == 1 else "s")
+
+
+def _print_result(result: Result) -> None:
+    name = output.printable(result.name)
+    if not result.failures:
+        typer.echo(f"{typer.style('ok', fg='green')}    {name}")
+        return
+    place = output.printable(str(result.place))
+    typer.echo(f"{typer.style('FAIL', fg='red', bold=True)}  {name}  ({place})")
+    for failure in result.failures:
+        typer.echo(f"      {output.printable(failure)}")
+
+
+def _print_explanation(explanation: Explanation) -> None:
+    from broker.model import Allow
+
+    width = max(len(step.subject) for step in explanation.steps)
+    for step in explanation.steps:
+        line = f"{step.kind:8}  {step.subject:{width}}  {step.finding}"
+        typer.echo(typer.style(output.printable(line), bold=step.decisive))
+    decision = explanation.decision
+    if isinstance(decision, Allow):
+        verdict = typer.style("allowed", fg="green", bold=True)
+        typer.echo(f"\n{verdict} by {decision.rule} of {decision.scope}, risk {decision.risk}")
+        return
+    typer.echo(f"\n{typer.style('denied', fg='red', bold=True)}: {decision.reason}")
+    if decision.allowed:
+        typer.echo("what would be allowed:")
+        for rule in decision.allowed:
+            typer.echo(f"  {rule}")

@@ -1,0 +1,126 @@
+"""Say, step by step, how policy comes to its answer about one request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from broker.errors import ConfigurationError, did_you_mean
+from broker.model import Deny
+from broker.policy.canonical import canonical_problem
+from broker.policy.rules import METHODS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from broker.model import Decision
+    from broker.policy.engine import Policy
+    from broker.policy.matching import ScopeRules
+    from broker.policy.rules import Rule
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was looked at: what kind, which, what came of it, and whether that decided."""
+
+    kind: str
+    subject: str
+    finding: str
+    decisive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as the gateway gets it, without the service's name; `query` has no `?`."""
+
+    method: str
+    path: bytes
+    query: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The steps in their order, and the decision, which is the gateway's own."""
+
+    steps: tuple[Step, ...]
+    decision: Decision
+
+
+def explain(policy: Policy, agent: str, scope: str, request: Request) -> Explanation:
+    """Explain what `agent` with a task token for `scope` alone would be answered.
+
+    Raises:
+        ConfigurationError: when the policy has no such agent or scope.
+    """
+    _require(policy.agents, "agent", agent)
+    _require(policy.scopes, "scope", scope)
+    steps = tuple(_until_decided(_steps(policy, agent, scope, request)))
+    return Explanation(steps, _decision(policy, agent, scope, request))
+
+
+def _require(known: Mapping[str, object], kind: str, name: str) -> None:
+    if name not in known:
+        hint = did_you_mean(name, known) or f"; there are {', '.join(sorted(known)) or 'none'}"
+        raise ConfigurationError(f"the policy has no {kind} {name!r}{hint}")
+
+
+def _decision(policy: Policy, agent: str, scope: str, request: Request) -> Decision:
+    may_have = policy.agents[agent].scopes
+    if scope not in may_have:
+        return Deny(f"agent {agent} may not have {scope}", "scope", may_have)
+    problem = canonical_problem(request.path)
+    if problem is not None:
+        return Deny(f"the path {problem}", "canonical")
+    authorizer = policy.authorizer((scope,), policy.scopes[scope].service)
+    return authorizer.judge(request.method.encode(), request.path, request.query)
+
+
+def _until_decided(steps: Iterator[Step]) -> Iterator[Step]:
+    for step in steps:
+        yield step
+        if step.decisive:
+            return
+
+
+def _steps(policy: Policy, agent: str, scope: str, request: Request) -> Iterator[Step]:
+    held = scope in policy.agents[agent].scopes
+    yield Step("agent", agent, f"may have {scope}" if held else f"may not have {scope}", not held)
+    declared = policy.scopes[scope]
+    provider = policy.services[declared.service].provider
+    rules, proxied = policy.rules.get(scope), "proxy" in declared.delivery
+    through = "through the gateway" if proxied else "not through the gateway"
+    yield Step("service", declared.service, f"{provider}, {through}", not proxied or rules is None)
+    known = request.method in METHODS
+    yield Step(
+        "method", request.method, "can be allowed" if known else "is never allowed", not known
+    )
+    problem = canonical_problem(request.path)
+    path = request.path.decode("ascii", "backslashreplace")
+    yield Step("path", path, problem or "is in canonical form", problem is not None)
+    if rules is not None:
+        yield from _rule_steps(rules, request)
+
+
+def _rule_steps(rules: ScopeRules, request: Request) -> Iterator[Step]:
+    for rule in rules.deny:
+        finding = _finding(rule, request, deny=True)
+        yield Step("deny", rule.text, finding, finding == "matches")
+    for rule in rules.allow:
+        finding = _finding(rule, request, deny=False)
+        yield Step("allow", rule.text, finding, finding == "matches" and rules.query is None)
+        if finding == "matches" and rules.query is not None:
+            refused = rules.query.problem(request.query)
+            yield Step(
+                "query",
+                request.query.decode("ascii", "backslashreplace"),
+                refused or "is allowed",
+                decisive=True,
+            )
+    yield Step("allow", "nothing else", "no rule allows it", decisive=True)
+
+
+def _finding(rule: Rule, request: Request, *, deny: bool) -> str:
+    if not rule.names(request.method):
+        return "is for another method"
+    matches = rule.denies(request.path) if deny else rule.allows(request.path)
+    return "matches" if matches else "is for another path"
