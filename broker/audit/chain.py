@@ -55,7 +55,7 @@ class Chain:
         self.position = position
         self._start: Final = f'{{"v":{VERSION},"writer":"{writer}","seq":'
         self._fragments: Final[dict[tuple[Any, ...], str]] = {}
-        self._second = -1
+        self._second: int | None = None
         self._second_text = ""
 
     @property

@@ -126,7 +126,7 @@ _IDENTIFIER: Final = re.compile(
 """Identifiers that services hand out and that open nothing: `ch_3Mm...`, `chatcmpl-...`."""
 
 _LETTER_OR_DIGIT_CHANGE: Final = re.compile(r"[a-z](?=[A-Z0-9])|[A-Z](?=[0-9])|[0-9](?=[A-Za-z])")
-_OPAQUE_SHARE: Final = 0.28
+_OPAQUE_SHARE: Final = 0.24
 
 _CARD_BRANDS: Final = re.compile(
     r"4\d{12}(?:\d{3}(?:\d{3})?)?|(?:5[1-5]|2[2-7])\d{14}|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11}"
