@@ -80,7 +80,7 @@ class TokenRefused(BrokerError):
 
     `error` is the code that the caller gets (RFC 6749, 5.2; RFC 8693, 2.2.2), the message its
     description; `cause` is a stable word for the audit trail, and `detail` says there what the
-    caller is not told.
+    caller is not told. `operation` is that record's own, once it is written.
     """
 
     def __init__(
@@ -90,6 +90,7 @@ class TokenRefused(BrokerError):
         self.error = error
         self.cause = cause or error
         self.detail = detail
+        self.operation: str | None = None
 
 
 class UpstreamError(BrokerError):

@@ -138,7 +138,7 @@ class Exchange:
             await self._refuse(attempt, refusal)
             raise
         except BaseException as error:
-            self._fail(attempt, error)
+            await self._fail(attempt, error)
             raise
         return IssuedToken(
             access_token=token,
@@ -289,16 +289,20 @@ class Exchange:
     async def _refuse(self, attempt: _Attempt, refusal: TokenRefused) -> None:
         detail = f"{refusal.cause}: {refusal.detail or refusal}"
         await self._trail.record(attempt.record("outcome", "deny", detail))
+        refusal.operation = attempt.operation
         if isinstance(refusal, _Untrusted):
             elapsed = attempt.elapsed()
             await self._sleep((elapsed // REFUSAL_TIME + 1) * REFUSAL_TIME - elapsed)
 
-    def _fail(self, attempt: _Attempt, error: BaseException) -> None:
-        """Put a failure of the broker's on record, without waiting: we may be cancelled."""
+    async def _fail(self, attempt: _Attempt, error: BaseException) -> None:
         # The texts of our own errors hold no secret; of others we know nothing but their type.
         text = f": {error}" if isinstance(error, BrokerError) else ""
+        record = attempt.record("outcome", "error", type(error).__name__ + text)
         with suppress(AuditUnavailable):
-            self._trail.append(attempt.record("outcome", "error", type(error).__name__ + text))
+            if isinstance(error, Exception):
+                await self._trail.record(record)
+            else:
+                self._trail.append(record)  # cancelled: there is no time to wait
 
 
 class _Attempt:
@@ -313,7 +317,7 @@ class _Attempt:
         self._clock: Final = clock
         self._monotonic: Final = monotonic
         self._started: Final = monotonic()
-        self._operation: Final = secrets.token_hex(8)
+        self.operation: Final = secrets.token_hex(8)
         self._source_address: Final = source_address
         self.request: TokenRequest | None = None
         self.caller: Identity | _Delegation | None = None
@@ -344,7 +348,7 @@ class _Attempt:
             time=self._clock(),
             action=ACTION,
             phase=phase,
-            operation=self._operation,
+            operation=self.operation,
             decision=decision,
             agent=self.agent,
             issuer=who.issuer if who else None,

@@ -8,4 +8,5 @@ pytest_plugins = (
     "tests.components.openbao",
     "tests.components.tls",
     "tests.fakes.issuer",
+    "tests.fakes.token_bench",
 )

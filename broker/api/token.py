@@ -2,7 +2,8 @@
 
 A plain ASGI endpoint: reading the body by hand is what keeps it bounded and unambiguous, and
 nothing here needs more. Every answer is JSON with `error` where there is one, never a problem
-document: OAuth clients read nothing else.
+document: OAuth clients read nothing else. `Broker-Operation` on a refusal names its record in
+the audit trail.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from broker.api.problems import report
 from broker.errors import AuditUnavailable, StorageError, TokenRefused, UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -53,8 +54,8 @@ class _Answer:
         return str(self.document.get("error", "issued"))
 
 
-class _Unreadable(Exception):
-    """A request that cannot be read; what to answer, and what goes on record."""
+class _Unreadable(TokenRefused):
+    """A request that cannot be read; it is answered with `status` and `headers`."""
 
     def __init__(
         self,
@@ -65,9 +66,9 @@ class _Unreadable(Exception):
         error: str = "invalid_request",
         headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> None:
-        super().__init__(message)
-        self.refusal = TokenRefused(error, message, cause=cause)
-        self.answer = _refused(status, self.refusal, headers)
+        super().__init__(error, message, cause=cause)
+        self.status = status
+        self.headers = headers
 
 
 class TokenEndpoint:
@@ -86,14 +87,13 @@ class TokenEndpoint:
             try:
                 parameters = await _read(scope, receive)
             except _Unreadable as unreadable:
-                await self._exchange.refuse(unreadable.refusal, source)
-                answer = unreadable.answer
-            else:
-                answer = _issued(await self._exchange.token(parameters, source))
+                await self._exchange.refuse(unreadable, source)
+                raise
+            answer = _issued(await self._exchange.token(parameters, source))
         except CallerGone:
             return  # nothing was asked, and nobody listens
         except TokenRefused as refusal:
-            answer = _refused(400, refusal)
+            answer = _refused(refusal)
         except (AuditUnavailable, StorageError, UpstreamError) as error:
             answer = _unavailable(error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the caller gets an answer
@@ -162,9 +162,11 @@ def _issued(token: IssuedToken) -> _Answer:
     return _Answer(200, document)
 
 
-def _refused(
-    status: int, refusal: TokenRefused, headers: tuple[tuple[bytes, bytes], ...] = ()
-) -> _Answer:
+def _refused(refusal: TokenRefused) -> _Answer:
+    status, headers = 400, [(b"broker-operation", (refusal.operation or "").encode())]
+    if isinstance(refusal, _Unreadable):
+        status = refusal.status
+        headers += refusal.headers
     return _error(status, refusal.error, str(refusal), headers)
 
 
@@ -185,7 +187,7 @@ def _failed(identifier: str) -> _Answer:
 
 
 def _error(
-    status: int, error: str, message: str, headers: tuple[tuple[bytes, bytes], ...] = ()
+    status: int, error: str, message: str, headers: Iterable[tuple[bytes, bytes]] = ()
 ) -> _Answer:
     description = _NOT_IN_A_DESCRIPTION.sub("?", message.replace('"', "'"))
     return _Answer(

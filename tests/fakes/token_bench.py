@@ -1,0 +1,273 @@
+"""All that issues task tokens, put together from real parts on a clock that stands still.
+
+Only what is outside the broker is played: the issuer of workload identities, and a provider
+whose constraints take templates.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import BaseModel, ConfigDict
+
+from broker.audit.journal import Journal
+from broker.audit.query import Reader
+from broker.audit.statement import TrustedKeys
+from broker.audit.trail import AuditTrail
+from broker.errors import TokenRefused
+from broker.exchange import ACTION, Exchange, IssuedToken
+from broker.grants import Grants
+from broker.identity.base import Audiences
+from broker.identity.local import AgentKey, LocalSource, client_assertion, new_agent_key
+from broker.identity.resolver import IdentityResolver
+from broker.keys.jwk import verify_es256
+from broker.keys.signing import FileSigningKey, KeySet, KeyState
+from broker.model import EnrolledKey, Grant
+from broker.policy.loader import Document, load_policy
+from broker.policy.plugins import InstalledPlugins
+from broker.storage.sqlite import SqliteStorage
+from broker.token_request import ACCESS, CLIENT_CREDENTIALS, EXCHANGE, JWT_BEARER
+from broker.tokens import TaskTokens
+from providers.base import Minted, Plugin, Templated
+from tests.fakes.issuer import BROKER
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
+
+    from broker.policy.engine import Policy
+    from providers.base import CredentialRequest, Provider
+    from tests.fakes.issuer import Bench
+
+GATEWAY = "https://gateway.test"
+JWT = "urn:ietf:params:oauth:token-type:jwt"
+BY_JWT = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+POLICY = """
+identity_sources:
+  ci: {type: oidc, issuer: "%s", audiences: ["https://broker.test"], replay: single_use}
+  laptop: {type: local}
+services:
+  api:
+    provider: http_api
+    base_url: https://api.example
+    credential: {type: bearer, secret: "env:API_KEY"}
+  files: {provider: vendor}
+scopes:
+  api.read: {service: api, allow: ["GET /**"]}
+  api.write: {service: api, allow: ["POST /**"], reason: required, max_ttl: 5m}
+  api.admin: {service: api, allow: ["* /**"]}
+  files.own:
+    service: files
+    delivery: [credential]
+    path: "{agent}/{claims.repository_id}"
+  files.task: {service: files, delivery: [credential], path: "{task}/x"}
+agents:
+  release-bot:
+    trust: [{source: ci, claims: {repository_id: "123456"}}]
+    scopes: [api.read, api.write, files.own, files.task]
+    max_ttl: 1h
+  helper:
+    trust: [{source: laptop, claims: {sub: helper}}]
+    scopes: [api.read, files.own]
+    max_ttl: 10m
+  other:
+    trust: [{source: laptop, claims: {sub: other}}]
+    scopes: [api.admin]
+  twin-a: {trust: [{source: ci, claims: {repository_id: "222"}}], scopes: [api.read]}
+  twin-b: {trust: [{source: ci, claims: {repository_id: "222"}}], scopes: [api.read]}
+"""
+
+
+class _ServiceFields(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _ScopeFields(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    path: Annotated[str, Templated()]
+
+
+class _Vendor:
+    async def mint(self, request: CredentialRequest) -> Minted:
+        return pytest.fail(f"nothing is minted for {request.grant} when a token is issued")
+
+
+def _build(*_: object) -> Provider:
+    return _Vendor()
+
+
+VENDOR = Plugin(
+    kind="vendor",
+    service_model=_ServiceFields,
+    scope_model=_ScopeFields,
+    deliveries=frozenset({"credential"}),
+    http_rules=False,
+    build=_build,
+    upstream=lambda _: None,
+    token_slots=lambda _: (),
+    secret_references=lambda _: (),
+)
+
+
+def key_set(now: float = 0.0) -> KeySet:
+    """One ES256 key, in memory."""
+    key = FileSigningKey(ec.generate_private_key(ec.SECP256R1()))
+    return KeySet((KeyState(key, 0, 0),), lambda: now)
+
+
+@dataclass
+class TokenBench:
+    """An exchange, what it is made of, and the ways to ask it."""
+
+    identities: Bench
+    storage: SqliteStorage
+    trail: AuditTrail
+    audit_directory: Path
+    keys: KeySet
+    policy: Policy
+    agent_keys: dict[str, AgentKey]
+    slept: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        clock, monotonic = self.identities.wall, self.identities.monotonic
+        self.tokens = TaskTokens(self.keys, BROKER, GATEWAY)
+        self.grants = Grants(self.tokens, lambda: self.policy, clock=clock, monotonic=monotonic)
+        local = LocalSource(
+            "laptop",
+            self.storage.enrolled_keys,
+            Audiences(BROKER, f"{BROKER}/token"),
+            clock,
+        )
+        oidc = self.identities.source(replay="single_use", audiences=(BROKER,))
+        oidc.name = "ci"
+        self.exchange = Exchange(
+            identities=IdentityResolver([oidc, local]),
+            policy=lambda: self.policy,
+            parent=self.grants.require,
+            storage=self.storage,
+            tokens=self.tokens,
+            trail=self.trail,
+            issuer=BROKER,
+            targets=(BROKER, GATEWAY),
+            clock=clock,
+            monotonic=monotonic,
+            sleep=self._sleep,
+        )
+
+    async def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.identities.wall.now += seconds
+        self.identities.monotonic.now += seconds
+
+    def load(self, text: str) -> None:
+        """Put another policy in force."""
+        self.policy = load(text)
+
+    def proof(self, **changes: Any) -> str:
+        """A workload identity's token, of release-bot and used nowhere yet."""
+        now = int(self.identities.wall.now)
+        times = {"iat": now - 5, "nbf": now - 5, "exp": now + 300}
+        return self.identities.issuer.token(
+            None, **{**times, "jti": secrets.token_hex(8), **changes}
+        )
+
+    def assertion(self, agent: str = "helper", audience: str = BROKER) -> str:
+        """A client assertion of an enrolled agent."""
+        pem = self.agent_keys[agent].pem
+        return client_assertion(pem, agent, audience, self.identities.wall)
+
+    async def ask(self, **parameters: str) -> IssuedToken:
+        """Ask for a token as release-bot by token exchange, with changes."""
+        return await self.exchange.token(exchanged(self.proof(), **parameters), "192.0.2.1")
+
+    async def refused(self, parameters: Mapping[str, list[str]]) -> TokenRefused:
+        """Ask for a token that is to be refused, and return the refusal."""
+        with pytest.raises(TokenRefused) as refusal:
+            await self.exchange.token(parameters, "192.0.2.1")
+        return refusal.value
+
+    async def grant_of(self, issued: IssuedToken) -> Grant:
+        """Return the stored grant of a token."""
+        grant = await self.storage.grant(self.grants.require(issued.access_token.encode()).jti)
+        assert grant is not None
+        return grant
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return what the trail holds on token requests."""
+        return [
+            dict(record)
+            for record in Reader(self.audit_directory).read()
+            if record.get("action") == ACTION
+        ]
+
+
+def load(text: str) -> Policy:
+    """Load one policy document, with the vendor as another provider."""
+    plugins = {"http_api": InstalledPlugins()["http_api"], "vendor": VENDOR}
+    return load_policy([Document("policy.yaml", text)], plugins=plugins)
+
+
+def exchanged(proof: str, **changes: str) -> Mapping[str, list[str]]:
+    """Parameters of a token exchange for a workload identity; an empty change is none."""
+    parameters = {
+        "grant_type": EXCHANGE,
+        "subject_token": proof,
+        "subject_token_type": JWT,
+        "scope": "api.read",
+    } | changes
+    return {name: [value] for name, value in parameters.items()}
+
+
+def narrowed(token: str, scope: str, **changes: str) -> Mapping[str, list[str]]:
+    """Parameters of a token exchange for a task token."""
+    return exchanged(token, subject_token_type=ACCESS, scope=scope, **changes)
+
+
+def bearer(proof: str, **changes: str) -> Mapping[str, list[str]]:
+    """Parameters of a JWT bearer grant."""
+    parameters = {"grant_type": JWT_BEARER, "assertion": proof, "scope": "api.read"} | changes
+    return {name: [value] for name, value in parameters.items()}
+
+
+def client(assertion: str, **changes: str) -> Mapping[str, list[str]]:
+    """Parameters of client credentials with a client assertion."""
+    parameters = {
+        "grant_type": CLIENT_CREDENTIALS,
+        "client_assertion": assertion,
+        "client_assertion_type": BY_JWT,
+        "scope": "api.read",
+    } | changes
+    return {name: [value] for name, value in parameters.items()}
+
+
+@pytest.fixture
+async def token_bench(identity_bench: Bench, tmp_path: Path) -> AsyncIterator[TokenBench]:
+    """An exchange on a fresh store and trail, with agents helper and other enrolled."""
+    storage = SqliteStorage(tmp_path / "broker.db")
+    audit = tmp_path / "audit"
+    audit_keys = key_set()
+    trusted = TrustedKeys(tuple(audit_keys.public_jwks()["keys"]), verify_es256)
+    trail = AuditTrail(Journal(audit, audit_keys.signer, trusted))
+    await trail.start()
+    agent_keys = {name: new_agent_key() for name in ("helper", "other")}
+    for name, key in agent_keys.items():
+        await storage.enrol(EnrolledKey(name, key.kid, key.public_jwk, 0))
+    yield TokenBench(
+        identities=identity_bench,
+        storage=storage,
+        trail=trail,
+        audit_directory=audit,
+        keys=key_set(),
+        policy=load(POLICY % identity_bench.issuer.url),
+        agent_keys=agent_keys,
+    )
+    await trail.close()
+    await storage.close()
