@@ -164,12 +164,11 @@ def open_storage(settings: Settings) -> SqliteStorage:
     return SqliteStorage(places.database)
 
 
-def open_store(settings: Settings) -> EmbeddedStore:
+def open_store(settings: Settings, master: MasterKey) -> EmbeddedStore:
     """Return the embedded store of secrets; the caller closes it."""
     places = Places(settings.home)
-    keys = open_keys(settings)
     private_directory(places.data)
-    return EmbeddedStore(places.secrets, keys.master)
+    return EmbeddedStore(places.secrets, master)
 
 
 async def enrol_agent(settings: Settings, agent: str) -> Path:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from broker.keys.sealing import MasterKey
     from broker.settings import Settings
     from providers.base import Secret
 
@@ -96,7 +97,7 @@ def add(  # noqa: PLR0913 - each is an option
     from broker.cli.documents import Documents, require_name
 
     settings = output.settings_from(home)
-    open_keys(settings)
+    keys = open_keys(settings)
     require_name("a service", rename or name)
     if base_url is None:
         entry = catalogue.load(name)
@@ -118,7 +119,8 @@ def add(  # noqa: PLR0913 - each is an option
     documents.grant(addition.agent, addition.scopes)
     documents.check()
     if vault is None:
-        _store(settings, addition, _read_secrets(entry, from_stdin=secret_stdin))
+        secrets = _read_secrets(entry, from_stdin=secret_stdin)
+        _store(settings, keys.master, addition, secrets)
     documents.write()
     output.emit(_summary(settings, addition, path), lambda: _tell(settings, addition, path), json)
 
@@ -207,10 +209,12 @@ def _read_secrets(entry: catalogue.Entry, *, from_stdin: bool) -> dict[str, Secr
     return values
 
 
-def _store(settings: Settings, addition: Addition, secrets: Mapping[str, Secret]) -> None:
+def _store(
+    settings: Settings, master: MasterKey, addition: Addition, secrets: Mapping[str, Secret]
+) -> None:
     from broker.app.home import open_store
 
-    store = open_store(settings)
+    store = open_store(settings, master)
     try:
         for field, secret in secrets.items():
             store.put(addition.references[field].removeprefix("embedded:"), secret)

@@ -11,7 +11,6 @@ from broker.cli import output
 from broker.errors import ConfigurationError
 
 if TYPE_CHECKING:
-
     from broker.model import EnrolledKey
     from broker.settings import Settings
 

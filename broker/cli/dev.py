@@ -108,6 +108,7 @@ def dev(
     from broker.app.logs import configure_logging
     from broker.app.server import run
     from broker.cli.play import Stage, play
+    from broker.cli.serve import run_on_uvloop
     from broker.keys.process import harden_process
 
     harden_process()
@@ -129,7 +130,7 @@ def dev(
             elif not json:
                 _invite(listeners, temporary=home is None)
 
-        asyncio.run(run(listeners, on_ready))
+        run_on_uvloop(run(listeners, on_ready))
     if not stage.passed:
         raise typer.Exit(1)
 
@@ -192,7 +193,7 @@ def _listeners(place: Path, control_port: int | None, gateway_port: int | None) 
 
 
 def _furnish(listeners: Listeners, api: DemoApi) -> None:
-    from broker.app.home import Places, create_home, enrol_agent, open_store
+    from broker.app.home import Places, create_home, enrol_agent, open_keys, open_store
     from broker.files import create_private
     from providers.base import Secret
 
@@ -202,7 +203,7 @@ def _furnish(listeners: Listeners, api: DemoApi) -> None:
     ports = _SETTINGS.format(control=settings.control.port, gateway=settings.gateway.port)
     create_private(places.settings, ports.encode())
     create_private(places.policies / "demo.yaml", _POLICY.format(port=api.port).encode())
-    store = open_store(settings)
+    store = open_store(settings, open_keys(settings).master)
     try:
         store.put("orders-api", Secret(api.key.encode()))
     finally:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
-from broker.cli import output
+from broker.cli import add, agents, dev, init, logs, output, serve, token
 from broker.errors import BrokerError
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-GROUPS: Final[tuple[Callable[[typer.Typer], None], ...]] = ()
+GROUPS: Final = (dev, init, add, token, serve, agents, logs)
 
 PANELS: Final = {
     "First use": ("dev", "init", "add", "token", "doctor"),
@@ -99,8 +96,8 @@ def _arrange() -> None:
         group.rich_help_panel = panel_of.get(group.name or "", "Other")
 
 
-for register in GROUPS:
-    register(app)
+for group in GROUPS:
+    group.register(app)
 _arrange()
 
 

@@ -21,11 +21,20 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True)
 class GatewaySettings:
-    """Where the gateway listens, and how agents reach it: `url`, if not by host and port."""
+    """Where the gateway listens, how agents reach it, and what it bears.
+
+    `url` is for agents that do not reach it by `host` and `port`. `body_size` is the most bytes
+    of one request's body; `connections` and `upstream_connections` are the most there may be at
+    once; `idle_timeout` is how long, in seconds, an agent may keep one open between requests.
+    """
 
     host: str = field(default="127.0.0.1", metadata={"read": values.text})
     port: int = field(default=8701, metadata={"read": values.port})
     url: str | None = field(default=None, metadata={"read": values.url})
+    body_size: int = field(default=16 << 30, metadata={"read": values.size})
+    connections: int = field(default=8192, metadata={"read": values.count})
+    upstream_connections: int = field(default=1024, metadata={"read": values.count})
+    idle_timeout: int = field(default=75, metadata={"read": values.duration})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,146 @@
+"""Put the broker together from its parts."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from prometheus_client import CollectorRegistry
+
+from broker import http
+from broker.api.app import ControlPlane, create_app
+from broker.app.authority import Authority
+from broker.app.backends import open_backends, open_vault, reference_check
+from broker.app.health import probes
+from broker.app.home import Places, open_keys, open_storage
+from broker.app.identities import Identities
+from broker.app.policies import open_policies
+from broker.audit.journal import Journal, Rotation
+from broker.audit.redaction import redact_path
+from broker.audit.statement import TrustedKeys
+from broker.audit.trail import AuditTrail
+from broker.exchange import Exchange
+from broker.gateway.base import Resource
+from broker.gateway.limits import GatewayLimits
+from broker.gateway.metrics import GatewayMetrics
+from broker.gateway.server import GatewayServer
+from broker.grants import Grants
+from broker.identity.base import Audiences
+from broker.keys.jwk import verify_es256
+from broker.secrets.reader import ProviderSecrets, Secrets
+from broker.tokens import TaskTokens
+from providers.base import Dependencies
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from fastapi import FastAPI
+
+    from broker.keys.signing import KeySet
+    from broker.reload import PolicyStore
+    from broker.secrets.vault import VaultBackend
+    from broker.settings import Settings
+    from broker.storage.sqlite import SqliteStorage
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker that is ready to serve, and the parts that need looking after while it does."""
+
+    control: FastAPI
+    gateway: GatewayServer
+    policies: PolicyStore
+    secrets: Secrets
+    storage: SqliteStorage
+    vault: VaultBackend | None
+
+
+@asynccontextmanager
+async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
+    """Open everything that a broker needs; on the way out, close it in good order.
+
+    Raises:
+        ConfigurationError: something must be mended first; says what. Nothing is left open.
+        AuditUnavailable: the trail cannot be written.
+    """
+    async with AsyncExitStack() as stack:
+        keys = open_keys(settings)
+        trail = _trail(settings, keys.audit)
+        await trail.start()
+        stack.push_async_callback(trail.close)
+        storage = open_storage(settings)
+        stack.push_async_callback(storage.close)
+        vault = open_vault(settings)
+        backends = open_backends(settings, keys.master, vault)
+        secrets = Secrets(backends, stale_for=settings.vault.stale_for)
+        stack.push_async_callback(secrets.close)
+        audiences = Audiences(settings.issuer, settings.token_endpoint)
+        identities = Identities(audiences, storage.enrolled_keys)
+        stack.push_async_callback(identities.close)
+        check = reference_check(settings, secrets.check)
+        policies = await open_policies(settings, check, identities, trail)
+
+        tokens = TaskTokens(keys.signing, settings.issuer, settings.gateway_url)
+        grants = Grants(tokens, lambda: policies.current)
+        dependencies = Dependencies(ProviderSecrets(secrets), http.client, time.time)
+        authority = Authority(policies, grants, dependencies)
+        exchange = Exchange(
+            identities=identities,
+            policy=authority.policy,
+            parent=authority.parent,
+            storage=storage,
+            tokens=tokens,
+            trail=trail,
+            issuer=settings.issuer,
+            targets=(settings.issuer, settings.token_endpoint, settings.gateway_url),
+        )
+        registry = CollectorRegistry()
+        metrics = GatewayMetrics()
+        registry.register(metrics)
+        control = ControlPlane(
+            exchange,
+            settings.issuer,
+            keys.signing.public_jwks,
+            probes(policies, trail, storage, identities, vault),
+            registry,
+        )
+        gateway = GatewayServer(
+            authority,
+            trail,
+            resource=Resource(settings.gateway_url, settings.issuer),
+            redact_path=redact_path,
+            limits=_limits(settings),
+            metrics=metrics,
+            protected=_protected(settings),
+        )
+        yield Broker(create_app(control), gateway, policies, secrets, storage, vault)
+
+
+def _trail(settings: Settings, keys: KeySet) -> AuditTrail:
+    trusted = TrustedKeys(tuple(keys.public_jwks()["keys"]), verify_es256)
+    rotation = Rotation(settings.audit.rotate_size, settings.audit.rotate_age)
+    journal = Journal(Places(settings.home).audit, keys.signer, trusted, rotation=rotation)
+    return AuditTrail(journal)
+
+
+def _limits(settings: Settings) -> GatewayLimits:
+    return replace(
+        GatewayLimits(),
+        body_bytes=settings.gateway.body_size,
+        connections=settings.gateway.connections,
+        upstream_connections=settings.gateway.upstream_connections,
+        idle_timeout=settings.gateway.idle_timeout,
+    )
+
+
+def _protected(settings: Settings) -> tuple[tuple[str, int], ...]:
+    """Return what no service may reach: the control plane, and the Vault that has the keys."""
+    places = [(settings.control.host, settings.control.port)]
+    if settings.vault.address is not None:
+        vault = urlsplit(settings.vault.address)
+        port = vault.port or (443 if vault.scheme == "https" else 80)
+        places.append((str(vault.hostname), port))
+    return tuple(places)

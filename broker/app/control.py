@@ -1,0 +1,118 @@
+"""The control plane's HTTP server: uvicorn, bounded in time and size against hostile callers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from fastapi import FastAPI
+
+HEAD_BYTES: Final = 32 << 10
+"""The most that a request's line and header fields may have together."""
+
+REQUEST_SECONDS: Final = 15.0
+"""How long a caller may take to send a request."""
+
+_KEEP_ALIVE: Final = 30
+_MOST_CONNECTIONS: Final = 1024
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Uvicorn's protocol, which by itself waits for ever for heads without end."""
+
+    _in_head = True
+    _head_bytes = 0
+    _deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a request soon (`asyncio.Protocol`)."""
+        super().connection_made(transport)
+        self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing more (`asyncio.Protocol`)."""
+        self._expect_nothing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Refuse a head that does not end in time (`asyncio.Protocol`)."""
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The request's head has more than {HEAD_BYTES} bytes.")
+
+    def on_message_begin(self) -> None:
+        """Begin to count and to wait (httptools)."""
+        self._in_head, self._head_bytes = True, 0
+        self._expect_request()
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """Stop counting (httptools)."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Stop waiting (httptools)."""
+        self._expect_nothing()
+        super().on_message_complete()
+
+    def _expect_request(self) -> None:
+        self._expect_nothing()
+        self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
+
+    def _expect_nothing(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class _Uvicorn(uvicorn.Server):
+    """Uvicorn without signal handlers of its own: the broker stops as a whole."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class ControlServer:
+    """Serve an application on a bound socket, within the running event loop."""
+
+    def __init__(self, app: FastAPI, drain: int) -> None:
+        config = uvicorn.Config(
+            app,
+            http=BoundedHttp,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_keep_alive=_KEEP_ALIVE,
+            timeout_graceful_shutdown=drain,
+        )
+        self._server = _Uvicorn(config)
+        self._serving: asyncio.Task[Any] | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Accept connections from the moment this returns."""
+        self._serving = asyncio.create_task(self._server.serve([listener]))
+        while not self._server.started:
+            if self._serving.done():
+                await self._serving
+            await asyncio.sleep(0)
+
+    async def close(self) -> None:
+        """Accept nothing more, and let requests under way end."""
+        self._server.should_exit = True
+        if self._serving is not None:
+            await self._serving

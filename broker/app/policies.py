@@ -1,0 +1,79 @@
+"""The policy in force: loaded with all that depends on it, its changes logged and on record."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+from broker.errors import AuditUnavailable, PolicyError
+from broker.model import AuditRecord
+from broker.policy.loader import load_policy
+from broker.reload import PolicyStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from broker.app.identities import Identities
+    from broker.audit.base import Trail
+    from broker.errors import Problem
+    from broker.policy.engine import Policy
+    from broker.policy.source import Document
+    from broker.reload import Reload
+    from broker.settings import Settings
+
+ACTION: Final = "policy.load"
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+async def open_policies(
+    settings: Settings, check: Callable[[str], None], identities: Identities, trail: Trail
+) -> PolicyStore:
+    """Return the store of the policy in force, whose sources `identities` uses from now on.
+
+    Raises:
+        PolicyError: the documents do not load; that is on record.
+    """
+
+    def load(documents: Iterable[Document]) -> Policy:
+        policy = load_policy(documents, check_reference=check)
+        identities.prepare(policy)
+        return policy
+
+    try:
+        store = PolicyStore(settings.policies, load)
+    except PolicyError as error:
+        await trail.record(_record(None, error.problems))
+        raise
+    identities.adopt(store.current)
+    await trail.record(_record(store.current.version, ()))
+    _LOG.info("policy %s is in force", store.current.version)
+
+    def reloaded(result: Reload) -> None:
+        if result.problems:
+            for problem in result.problems:
+                _LOG.error("the new policy is refused, the old one stays: %s", problem)
+        else:
+            identities.adopt(result.policy)
+            _LOG.info("policy %s is in force now", result.policy.version)
+        try:
+            trail.append(_record(result.policy.version, result.problems))
+        except AuditUnavailable as error:
+            _LOG.error("this is not on record: %s", error)
+
+    store.subscribe(reloaded)
+    return store
+
+
+def _record(version: str | None, problems: tuple[Problem, ...]) -> AuditRecord:
+    return AuditRecord(
+        time=time.time(),
+        action=ACTION,
+        phase="outcome",
+        operation=secrets.token_hex(8),
+        decision="deny" if problems else "allow",
+        policy_version=version,
+        detail="; ".join(map(str, problems)) or None,
+    )

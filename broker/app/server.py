@@ -1,0 +1,105 @@
+"""Run a broker: both listeners in one event loop, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from broker.app.broker import open_broker
+from broker.app.control import ControlServer
+from broker.errors import SecretUnavailable, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from broker.app.broker import Broker
+    from broker.app.listeners import Listeners
+
+PURGE_EVERY: Final = 600.0
+"""Seconds between two looks for replay claims and grants that have expired."""
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+async def run(
+    listeners: Listeners, on_ready: Callable[[asyncio.Event], Awaitable[None]] | None = None
+) -> None:
+    """Serve on the listeners until SIGTERM or SIGINT, or until `on_ready` sets its event.
+
+    Requests under way may then end within `settings.drain` seconds. SIGHUP reads policies and
+    secrets again.
+
+    Raises:
+        ConfigurationError: something must be mended before the broker can start.
+        AuditUnavailable: the trail cannot be written.
+    """
+    settings = listeners.settings
+    try:
+        async with open_broker(settings) as broker, contextlib.AsyncExitStack() as stack:
+            stop = _catch_signals(broker)
+            for work in (broker.policies.watch(), _purge(broker), _log_in_to_vault(broker)):
+                stack.push_async_callback(_cancel, asyncio.create_task(work))
+            await broker.gateway.start(listeners.gateway)
+            stack.push_async_callback(broker.gateway.close, settings.drain)
+            control = ControlServer(broker.control, settings.drain)
+            await control.start(listeners.control)
+            stack.push_async_callback(control.close)
+            _LOG.info(
+                "ready: control plane %s, gateway %s", settings.control_url, settings.gateway_url
+            )
+            if on_ready is not None:
+                await on_ready(stop)
+            await stop.wait()
+            _LOG.info("stopping; requests under way have %d s to end", settings.drain)
+    finally:
+        listeners.close()
+
+
+def _catch_signals(broker: Broker) -> asyncio.Event:
+    """Return an event that the first SIGTERM or SIGINT sets; a second one is not waited for."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+
+    def end() -> None:
+        stop.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    def reload() -> None:
+        _LOG.info("reading policies and secrets again")
+        broker.secrets.invalidate()
+        broker.policies.reload()
+
+    loop.add_signal_handler(signal.SIGTERM, end)
+    loop.add_signal_handler(signal.SIGINT, end)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    return stop
+
+
+async def _purge(broker: Broker) -> None:
+    while True:
+        try:
+            await broker.storage.purge(time.time())
+        except StorageError as error:
+            _LOG.warning("expired records could not be removed: %s", error)
+        await asyncio.sleep(PURGE_EVERY)
+
+
+async def _log_in_to_vault(broker: Broker) -> None:
+    """Log in before the first secret is needed: a wrapped secret_id does not wait for long."""
+    if broker.vault is None:
+        return
+    try:
+        await broker.vault.start()
+    except SecretUnavailable as error:
+        _LOG.warning("Vault: %s", error)
+
+
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
