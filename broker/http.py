@@ -134,36 +134,40 @@ class _Guard:
         self._allow_loopback_http = allow_loopback_http
 
     async def before_request(self, request: httpx.Request) -> None:
-        local = self._allow_loopback_http and is_loopback_host(request.url.host)
-        if request.url.scheme != "https" and not (request.url.scheme == "http" and local):
+        if request.url.scheme != "https" and not self._is_local(request.url):
             raise UpstreamError(
                 f"{request.url} is not https; plain http is for loopback hosts in development"
             )
         # httpcore calls this for each connection that it opens for the request.
-        request.extensions["trace"] = self._peer_judge(allow_private=self._allow_private or local)
+        request.extensions["trace"] = _peer_judge(allow_private=self._admits_private(request.url))
 
     async def after_response(self, response: httpx.Response) -> None:
         """Judge once more, so that nothing passes if `trace` should ever not be called."""
-        local = self._allow_loopback_http and is_loopback_host(response.request.url.host)
         stream = response.extensions["network_stream"]
         try:
-            _require_peer(stream, allow_private=self._allow_private or local)
+            _require_peer(stream, allow_private=self._admits_private(response.request.url))
         except UpstreamError:
             await response.aclose()
             raise
 
-    @staticmethod
-    def _peer_judge(*, allow_private: bool) -> Callable[[str, Any], Awaitable[None]]:
-        async def judge(event: str, info: Any) -> None:
-            if event == "connection.connect_tcp.complete":
-                stream = info["return_value"]
-                try:
-                    _require_peer(stream, allow_private=allow_private)
-                except UpstreamError:
-                    await stream.aclose()
-                    raise
+    def _is_local(self, url: httpx.URL) -> bool:
+        return self._allow_loopback_http and url.scheme == "http" and is_loopback_host(url.host)
 
-        return judge
+    def _admits_private(self, url: httpx.URL) -> bool:
+        return self._allow_private or self._is_local(url)
+
+
+def _peer_judge(*, allow_private: bool) -> Callable[[str, Any], Awaitable[None]]:
+    async def judge(event: str, info: Any) -> None:
+        if event == "connection.connect_tcp.complete":
+            stream = info["return_value"]
+            try:
+                _require_peer(stream, allow_private=allow_private)
+            except UpstreamError:
+                await stream.aclose()
+                raise
+
+    return judge
 
 
 def _require_peer(stream: Any, *, allow_private: bool) -> None:

@@ -199,12 +199,12 @@ async def test_a_name_is_judged_by_the_peer_it_leads_to(
 ) -> None:
     port, seen = tls_server
     async with (
-        http.client(ca_file=str(tls_authority.ca_file), allow_loopback_http=True) as development,
-        http.client(ca_file=str(tls_authority.ca_file)) as production,
+        http.client(ca_file=str(tls_authority.ca_file), allow_private=True) as inside,
+        http.client(ca_file=str(tls_authority.ca_file), allow_loopback_http=True) as outside,
     ):
-        assert await http.get_bytes(development, f"https://localhost:{port}/", 10) == b"{}"
+        assert await http.get_bytes(inside, f"https://localhost:{port}/", 10) == b"{}"
         seen.clear()
-        assert "loopback" in str(await refusal(production, f"https://localhost:{port}/"))
+        assert "loopback" in str(await refusal(outside, f"https://localhost:{port}/"))
     assert not seen
 
 
