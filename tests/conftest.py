@@ -9,4 +9,5 @@ pytest_plugins = (
     "tests.components.tls",
     "tests.fakes.issuer",
     "tests.fakes.token_bench",
+    "tests.fakes.gateway",
 )
