@@ -93,6 +93,7 @@ class Segment:
         self._descriptor = open_private_append(path)
         status = os.fstat(self._descriptor)
         self._identity: Final = _identity(status)
+        self._interfered = False
         self.durable = self._written = self._attempted = status.st_size
 
     def append(self, data: bytes) -> None:
@@ -108,6 +109,7 @@ class Segment:
         os.fdatasync(self._descriptor)
         status = os.fstat(self._descriptor)
         if status.st_size != self._written or status.st_nlink != 1:
+            self._interfered = True  # what we wrote since may hide the traces
             raise OSError(errno.ESTALE, "the segment was changed by someone else")
         self.durable = self._written
 
@@ -123,7 +125,7 @@ class Segment:
             return f"it was cut to {status.st_size} of {self.durable} bytes"
         if status.st_size > self._attempted:
             return f"{status.st_size - self._attempted} bytes were added to it"
-        return None
+        return "its size was changed while it was written" if self._interfered else None
 
     def reopened(self) -> Segment:
         """Open the segment anew, cut back to what is durable."""

@@ -66,6 +66,7 @@ def record(**changes: Any) -> AuditRecord:
 
 
 def open_journal(directory: Path, *, key: int = 0, **options: Any) -> Journal:
+    options.setdefault("clock", lambda: NOON)
     journal = Journal(directory, signing_key(key), trusted(key), **options)
     journal.open()
     return journal
