@@ -20,7 +20,7 @@ from broker.cli import output
 from broker.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from broker.app.listeners import Listeners
 
@@ -105,18 +105,20 @@ def dev(
     json: output.JsonOption = False,
 ) -> None:
     """Watch it work: a whole broker on temporary state, and the main job played once."""
-    from broker.app.logs import configure_logging
-    from broker.app.server import run
-    from broker.cli.play import Stage, play
-    from broker.cli.serve import run_on_uvloop
-    from broker.keys.process import harden_process
+    with _demo_home(home) as place, _demo_api() as starting:
+        # While the demo API starts, this process imports what the broker is made of.
+        from broker.app.logs import configure_logging
+        from broker.app.server import run
+        from broker.cli.play import Stage, play
+        from broker.cli.serve import run_on_uvloop
+        from broker.keys.process import harden_process
 
-    harden_process()
-    configure_logging("warning")
-    stage = Stage(quiet=json)
-    with _demo_home(home) as place, _demo_api() as api:
+        harden_process()
+        configure_logging("warning")
+        stage = Stage(quiet=json)
         listeners = _listeners(place, control_port, gateway_port)
         settings = listeners.settings
+        api = starting()
         _furnish(listeners, api)
 
         async def on_ready(stop: asyncio.Event) -> None:
@@ -155,8 +157,11 @@ def _demo_home(chosen: Path | None) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _demo_api() -> Iterator[DemoApi]:
-    """Run the demo API in a process of its own, which gets a new key through a pipe."""
+def _demo_api() -> Iterator[Callable[[], DemoApi]]:
+    """Run the demo API in a process of its own; give what waits until it listens.
+
+    It gets a new key through a pipe: what stands in argv or the environment, others can see.
+    """
     key = "demo_" + secrets.token_urlsafe(24)
     process = subprocess.Popen(
         [sys.executable, "-m", "broker.cli.demo_api"],
@@ -170,10 +175,14 @@ def _demo_api() -> Iterator[DemoApi]:
         to_api, from_api = cast("IO[str]", process.stdin), cast("IO[str]", process.stdout)
         to_api.write(f"{key}\n")
         to_api.flush()
-        port = from_api.readline().strip()
-        if not port:
-            raise ConfigurationError("the demo API could not be started")
-        yield DemoApi(int(port), key)
+
+        def ready() -> DemoApi:
+            port = from_api.readline().strip()
+            if not port:
+                raise ConfigurationError("the demo API could not be started")
+            return DemoApi(int(port), key)
+
+        yield ready
         to_api.close()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import textwrap
@@ -15,12 +16,15 @@ from broker.cli import output
 if TYPE_CHECKING:
     import httpx
 
+    from broker.audit.verify import Report
     from broker.settings import Settings
 
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 _FORBIDDEN: Final = 403
 _LIFETIME: Final = 900
+_LOOKS: Final = 60
+_LOOK_EVERY: Final = 0.05
 
 
 @dataclass(slots=True)
@@ -112,4 +116,54 @@ async def play(stage: Stage, settings: Settings, agent: str, api_url: str) -> No
         )
         response = await client.post(f"{gateway}/v1/refunds", headers=header)
         stage.answer(describe(response), passed=response.status_code == _FORBIDDEN, refusal=True)
+    lines = await _logs(settings)
     stage.step("All of it is on record.", "broker logs")
+    stage.answer("\n".join(lines), passed=sum("BLOCKED" in line for line in lines) == 1)
+
+    stage.step("The record proves that it is whole.", "broker audit verify")
+    report = await _signed_report(settings)
+    stage.answer(
+        "\n".join(
+            f"{writer.writer}: {writer.records} records, chained by SHA-256, signed up to record "
+            f"{writer.signed}; none changed, moved or missing"
+            for writer in report.writers
+        ),
+        passed=report.whole and any(writer.signed for writer in report.writers),
+    )
+
+
+async def _logs(settings: Settings) -> list[str]:
+    """Return the trail's lines, as soon as the last step is among them."""
+    from broker.app.home import Places
+    from broker.audit.query import Filter, Log
+    from broker.audit.render import event_line
+
+    lines: list[str] = []
+    for _ in range(_LOOKS):
+        log = Log(Places(settings.home).audit, Filter())
+        lines = [event_line(event) for event in log.history(None)]
+        if lines and "BLOCKED" in lines[-1]:
+            break
+        await asyncio.sleep(_LOOK_EVERY)
+    return lines
+
+
+async def _signed_report(settings: Settings) -> Report:
+    """Return what there is to say of the trail, as soon as its head has been signed."""
+    report = await asyncio.to_thread(_verify, settings)
+    for _ in range(_LOOKS):
+        if any(writer.signed for writer in report.writers):
+            break
+        await asyncio.sleep(_LOOK_EVERY)
+        report = await asyncio.to_thread(_verify, settings)
+    return report
+
+
+def _verify(settings: Settings) -> Report:
+    from broker.app.home import Places, open_keys
+    from broker.audit.statement import TrustedKeys
+    from broker.audit.verify import verify
+    from broker.keys.jwk import verify_es256
+
+    keys = tuple(open_keys(settings).audit.public_jwks()["keys"])
+    return verify(Places(settings.home).audit, TrustedKeys(keys, verify_es256))
