@@ -1,0 +1,285 @@
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.audit import trail as module
+from broker.audit.journal import Journal
+from broker.audit.segment import segment_path
+from broker.audit.trail import AuditTrail
+from broker.errors import AuditUnavailable, ConfigurationError
+from tests.broker.audit.trails import NOON, check, record, records, signing_key, trusted, write
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "audit"
+
+
+@pytest.fixture
+def journal(directory: Path) -> Journal:
+    return Journal(directory, signing_key(), trusted(), clock=lambda: NOON)
+
+
+@pytest.fixture
+async def trail(journal: Journal) -> AsyncIterator[AuditTrail]:
+    trail = AuditTrail(journal)
+    await trail.start()
+    yield trail
+    await trail.close()
+
+
+def break_disk(journal: Journal) -> None:
+    """Let every write of the open segment fail as on a full disk."""
+    assert journal._segment is not None
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, journal._segment._descriptor)
+    os.close(full)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    for _ in range(3000):
+        if condition():
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail("it did not happen within 30 s")
+
+
+async def eventually_heals(trail: AuditTrail) -> None:
+    await until(lambda: trail.failure is None)
+
+
+async def test_a_record_is_on_disk_when_the_trail_says_so(
+    directory: Path, trail: AuditTrail
+) -> None:
+    await trail.record(record(operation="mine"))
+    assert records(directory)[-1]["operation"] == "mine"
+
+
+async def test_callbacks_come_on_the_loop_and_in_order(trail: AuditTrail) -> None:
+    told: list[tuple[int, Exception | None, bool]] = []
+    done = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def durable(number: int, error: Exception | None) -> None:
+        told.append((number, error, asyncio.get_running_loop() is loop))
+        if number == 499:
+            done.set()
+
+    for number in range(500):
+        trail.append(record(), lambda error, number=number: durable(number, error))  # type: ignore[misc]
+    assert told == [], "never from within append"
+    await asyncio.wait_for(done.wait(), 30)
+    assert told == [(number, None, True) for number in range(500)]
+
+
+async def test_records_without_a_callback_are_kept_too(directory: Path, trail: AuditTrail) -> None:
+    for _ in range(10):
+        trail.append(record())
+    await trail.record(record())
+    assert len(records(directory)) == 11
+
+
+async def test_many_waiting_records_share_a_commit(
+    trail: AuditTrail, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits = []
+    commit = journal.commit
+
+    def counted() -> None:
+        commits.append(1)
+        commit()
+
+    monkeypatch.setattr(journal, "commit", counted)
+    await asyncio.gather(*(trail.record(record()) for _ in range(1000)))
+    assert len(commits) < 100
+
+
+async def test_a_callback_that_fails_harms_no_other(
+    trail: AuditTrail, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(_: Exception | None) -> None:
+        raise RuntimeError("of no concern to the trail")
+
+    trail.append(record(), broken)
+    await trail.record(record())
+    assert "a callback failed" in caplog.text
+
+
+async def test_whoever_stops_waiting_disturbs_nobody(directory: Path, trail: AuditTrail) -> None:
+    waiting = asyncio.create_task(trail.record(record()))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await trail.record(record())
+    assert len(records(directory)) == 2
+
+
+async def test_closing_keeps_everything_that_was_taken(directory: Path, journal: Journal) -> None:
+    trail = AuditTrail(journal)
+    await trail.start()
+    for _ in range(3000):
+        trail.append(record())
+    await trail.close()
+    assert len(records(directory)) == 3001
+    report = check(directory)
+    assert report.whole
+    assert report.writers[0].closed
+
+
+async def test_a_trail_takes_records_between_start_and_close_alone(journal: Journal) -> None:
+    trail = AuditTrail(journal)
+    with pytest.raises(AuditUnavailable, match="not been started"):
+        trail.append(record())
+    await trail.start()
+    assert trail.failure is None
+    await trail.close()
+    with pytest.raises(AuditUnavailable, match="closed"):
+        await trail.record(record())
+    await trail.close()
+
+
+async def test_a_full_queue_refuses(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    trail = AuditTrail(journal, queue_limit=5)
+    await trail.start()
+    hold = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    commit = journal.commit
+
+    def slow_commit() -> None:
+        asyncio.run_coroutine_threadsafe(hold.wait(), loop).result(30)
+        commit()
+
+    monkeypatch.setattr(journal, "commit", slow_commit)
+    first = asyncio.create_task(trail.record(record()))
+    await asyncio.sleep(0.1)
+    waiting = [asyncio.create_task(trail.record(record())) for _ in range(5)]
+    await asyncio.sleep(0)
+    with pytest.raises(AuditUnavailable, match="too many audit records wait"):
+        trail.append(record())
+    hold.set()
+    await asyncio.gather(first, *waiting)
+    trail.append(record())
+    await trail.close()
+
+
+async def test_a_trail_that_cannot_be_opened_does_not_start(directory: Path) -> None:
+    write(directory, 1)
+    segment_path(directory, "main", 1).chmod(0o644)
+    trail = AuditTrail(Journal(directory, signing_key(), trusted()))
+    with pytest.raises(ConfigurationError, match="chmod"):
+        await trail.start()
+    with pytest.raises(AuditUnavailable, match="not been started"):
+        trail.append(record())
+
+
+@pytest.mark.usefixtures("trail")
+async def test_one_chain_has_one_writer(directory: Path) -> None:
+    with pytest.raises(AuditUnavailable, match="another process writes"):
+        await AuditTrail(Journal(directory, signing_key(), trusted())).start()
+
+
+async def test_failure_refuses_all_and_heals_by_itself(
+    directory: Path, trail: AuditTrail, journal: Journal
+) -> None:
+    await trail.record(record(operation="before"))
+    break_disk(journal)
+    waiting = [trail.record(record(operation="lost")) for _ in range(20)]
+    errors = await asyncio.gather(*waiting, return_exceptions=True)
+    assert all(isinstance(error, AuditUnavailable) for error in errors)
+    assert "No space left" in str(errors[0])
+    await eventually_heals(trail)
+    await trail.record(record(operation="after"))
+    await trail.close()
+    stored = records(directory)
+    assert [item.get("operation", item["action"]) for item in stored] == [
+        "before",
+        "audit.resume",
+        "after",
+        "audit.checkpoint",
+    ]
+    assert "20 records were refused" in stored[1]["detail"]
+    assert check(directory).whole
+
+
+async def test_while_it_fails_it_refuses_at_once(
+    directory: Path, trail: AuditTrail, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def still_broken(reason: str, lost: int) -> None:
+        raise OSError(28, f"still {reason} ({lost})")
+
+    restore = journal.restore
+    monkeypatch.setattr(journal, "restore", still_broken)
+    break_disk(journal)
+    with pytest.raises(AuditUnavailable):
+        await trail.record(record())
+    for _ in range(50):
+        with pytest.raises(AuditUnavailable, match="No space left"):
+            trail.append(record())
+    assert "cannot be written" in str(trail.failure)
+    monkeypatch.setattr(journal, "restore", restore)
+    await eventually_heals(trail)
+    await trail.record(record())
+    assert "51 records were refused" in records(directory)[0]["detail"]
+
+
+async def test_a_trail_that_fails_can_still_be_closed(
+    trail: AuditTrail, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def still_broken(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(journal, "restore", still_broken)
+    monkeypatch.setattr(journal, "close", still_broken)
+    break_disk(journal)
+    with pytest.raises(AuditUnavailable):
+        await trail.record(record())
+    await asyncio.wait_for(trail.close(), 30)
+    journal.abandon()
+
+
+async def test_a_defect_refuses_records_and_does_not_kill_the_writer(
+    directory: Path, trail: AuditTrail
+) -> None:
+    with pytest.raises(AuditUnavailable):
+        await trail.record(record(status=object()))
+    await eventually_heals(trail)
+    await trail.record(record())
+    assert check(directory).whole
+
+
+async def test_heads_and_checkpoints_are_written_while_nothing_happens(
+    directory: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.audit.journal.CHECKPOINT_SECONDS", 0.05)
+    monkeypatch.setattr("broker.audit.journal.HEAD_SECONDS", 0.02)
+    trail = AuditTrail(journal)
+    await trail.start()
+    await trail.record(record())
+    await until(lambda: check(directory).writers[0].signed == 2)
+    await asyncio.sleep(0.2)
+    assert len(records(directory)) == 2, "an idle trail does not sign itself over and over"
+    await trail.close()
+
+
+async def test_the_trail_is_whole_at_any_moment_while_it_is_written(
+    directory: Path, trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.audit.journal.CHECKPOINT_SECONDS", 0.01)
+    monkeypatch.setattr("broker.audit.journal.HEAD_SECONDS", 0.005)
+    monkeypatch.setattr(module, "_CHUNK", 3)
+    reports = []
+    for _ in range(30):
+        for _ in range(50):
+            trail.append(record())
+        reports.append(await asyncio.to_thread(check, directory))
+    assert all(report.whole for report in reports), reports[-1].findings
+    assert reports[-1].writers[0].records > 50
