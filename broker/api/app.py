@@ -43,7 +43,13 @@ class ControlPlane:
 
 def create_app(control: ControlPlane) -> FastAPI:
     """Return the application, without documentation pages."""
-    app = FastAPI(title="Agent token broker", openapi_url=None, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Agent token broker",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would send the proof once more
+    )
     app.add_middleware(Guard)
     app.add_exception_handler(HTTPException, on_http_exception)
     token = TokenEndpoint(control.exchange, TokenMetrics(control.registry))

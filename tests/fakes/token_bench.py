@@ -7,13 +7,17 @@ whose constraints take templates.
 from __future__ import annotations
 
 import secrets
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, ConfigDict
 
+from broker.api.app import ControlPlane, create_app
 from broker.audit.journal import Journal
 from broker.audit.query import Reader
 from broker.audit.statement import TrustedKeys
@@ -38,6 +42,8 @@ from tests.fakes.issuer import BROKER
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
+
+    from fastapi import FastAPI
 
     from broker.policy.engine import Policy
     from providers.base import CredentialRequest, Provider
@@ -112,6 +118,18 @@ VENDOR = Plugin(
     token_slots=lambda _: (),
     secret_references=lambda _: (),
 )
+
+
+def serve(exchange: Exchange, **changes: Any) -> FastAPI:
+    """Return a control plane on top of an exchange, with changes to its other parts."""
+    parts = {"issuer": BROKER, "jwks": dict, "probes": {}, "registry": CollectorRegistry()}
+    return create_app(ControlPlane(exchange, **{**parts, **changes}))
+
+
+def over(app: FastAPI, address: str = "192.0.2.1") -> httpx.AsyncClient:
+    """Return a client of the application, which sees it come from `address`."""
+    transport = httpx.ASGITransport(app, client=(address, 50_000))
+    return httpx.AsyncClient(transport=transport, base_url=BROKER)
 
 
 def key_set(now: float = 0.0) -> KeySet:
@@ -194,6 +212,10 @@ class TokenBench:
             await self.exchange.token(parameters, "192.0.2.1")
         return refusal.value
 
+    def app(self, **changes: Any) -> FastAPI:
+        """Return the control plane on top of the exchange, with changes to its parts."""
+        return serve(self.exchange, **{"jwks": self.keys.public_jwks, **changes})
+
     async def grant_of(self, issued: IssuedToken) -> Grant:
         """Return the stored grant of a token."""
         grant = await self.storage.grant(self.grants.require(issued.access_token.encode()).jti)
@@ -248,26 +270,62 @@ def client(assertion: str, **changes: str) -> Mapping[str, list[str]]:
     return {name: [value] for name, value in parameters.items()}
 
 
+@asynccontextmanager
+async def running_trail(directory: Path, writer: str = "main") -> AsyncIterator[AuditTrail]:
+    """A trail with a key of its own."""
+    keys = key_set()
+    trusted = TrustedKeys(tuple(keys.public_jwks()["keys"]), verify_es256)
+    trail = AuditTrail(Journal(directory, keys.signer, trusted, writer=writer))
+    await trail.start()
+    try:
+        yield trail
+    finally:
+        await trail.close()
+
+
+@asynccontextmanager
+async def local_exchange(home: Path, writer: str) -> AsyncIterator[Exchange]:
+    """An exchange for agents with keys, as one of several processes on one store runs it."""
+    storage = SqliteStorage(home / "broker.db")
+    policy = load(POLICY % "https://issuer.test")
+    tokens = TaskTokens(key_set(), BROKER, GATEWAY)
+    audiences = Audiences(BROKER, f"{BROKER}/token")
+    async with running_trail(home / f"audit-{writer}", writer) as trail:
+        yield Exchange(
+            identities=IdentityResolver([LocalSource("laptop", storage.enrolled_keys, audiences)]),
+            policy=lambda: policy,
+            parent=Grants(tokens, lambda: policy).require,
+            storage=storage,
+            tokens=tokens,
+            trail=trail,
+            issuer=BROKER,
+            targets=(BROKER, GATEWAY),
+        )
+    await storage.close()
+
+
+@pytest.fixture
+async def token_client(token_bench: TokenBench) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the control plane."""
+    async with over(token_bench.app()) as client:
+        yield client
+
+
 @pytest.fixture
 async def token_bench(identity_bench: Bench, tmp_path: Path) -> AsyncIterator[TokenBench]:
     """An exchange on a fresh store and trail, with agents helper and other enrolled."""
     storage = SqliteStorage(tmp_path / "broker.db")
-    audit = tmp_path / "audit"
-    audit_keys = key_set()
-    trusted = TrustedKeys(tuple(audit_keys.public_jwks()["keys"]), verify_es256)
-    trail = AuditTrail(Journal(audit, audit_keys.signer, trusted))
-    await trail.start()
     agent_keys = {name: new_agent_key() for name in ("helper", "other")}
     for name, key in agent_keys.items():
         await storage.enrol(EnrolledKey(name, key.kid, key.public_jwk, 0))
-    yield TokenBench(
-        identities=identity_bench,
-        storage=storage,
-        trail=trail,
-        audit_directory=audit,
-        keys=key_set(),
-        policy=load(POLICY % identity_bench.issuer.url),
-        agent_keys=agent_keys,
-    )
-    await trail.close()
+    async with running_trail(tmp_path / "audit") as trail:
+        yield TokenBench(
+            identities=identity_bench,
+            storage=storage,
+            trail=trail,
+            audit_directory=tmp_path / "audit",
+            keys=key_set(),
+            policy=load(POLICY % identity_bench.issuer.url),
+            agent_keys=agent_keys,
+        )
     await storage.close()
