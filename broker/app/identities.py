@@ -73,6 +73,12 @@ class Identities:
         """Return the identity that a proof shows; raises as `IdentityResolver.verify` does."""
         return await self._resolver.verify(token, client_id=client_id)
 
+    async def probe(self, policy: Policy, name: str) -> None:
+        """Fetch the keys of a prepared source's issuer; raise `IssuerUnavailable` if it fails."""
+        source = self._source(name, policy.identity_sources[name])
+        if isinstance(source, OidcSource):
+            await source.probe()
+
     async def health(self) -> Health:
         """Say which issuers' keys cannot be had."""
         remote = [source for source in self._sources.values() if isinstance(source, OidcSource)]

@@ -113,7 +113,7 @@ def add(  # noqa: PLR0913 - each is an option
         agent=choose_agent(settings, agent),
         scopes=_granted(entry, rename or name, scope),
     )
-    documents = Documents(settings.policies)
+    documents = Documents(settings)
     text = entry.policy(addition.service, addition.parameters, addition.references)
     path = documents.add(f"services/{addition.service}.yaml", text)
     documents.grant(addition.agent, addition.scopes)
@@ -249,6 +249,8 @@ def _summary(settings: Settings, addition: Addition, path: Path) -> dict[str, An
 
 
 def _tell(settings: Settings, addition: Addition, path: Path) -> None:
+    from broker.cli.agents import own_agents
+
     base_url = f"{settings.gateway_url}/{addition.service}"
     others = [scope for scope in addition.all_scopes if scope not in addition.scopes]
     lines = {
@@ -268,7 +270,7 @@ def _tell(settings: Settings, addition: Addition, path: Path) -> None:
         (e.request for e in addition.entry.examples if e.expect == "allow"), "GET /"
     ).partition(" ")
     example = catalogue.fill(request[2], _names(addition))
-    agent = "" if addition.agent == "my-agent" else f" --agent {addition.agent}"
+    agent = "" if own_agents(settings) == {addition.agent} else f" --agent {addition.agent}"
     scopes = "".join(f" --scope {scope}" for scope in addition.scopes)
     output.next_steps(
         ("broker serve", "if it is not running"),

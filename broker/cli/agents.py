@@ -36,10 +36,11 @@ def show(
     """List agents; enrol them on this machine; grant them scopes."""
     if context.invoked_subcommand is not None:
         return
-    from broker.cli.documents import Documents
+    from broker.policy.loader import load_policy
+    from broker.reload import read_policies
 
     settings = output.settings_from(home)
-    agents = Documents(settings.policies).check().agents
+    agents = load_policy(read_policies(settings.policies)).agents
     keys = asyncio.run(_enrolled(settings))
     data: list[dict[str, Any]] = [
         {
@@ -94,7 +95,7 @@ def enroll(
     settings = output.settings_from(home)
     open_keys(settings)
     require_name("an agent", name)
-    documents = Documents(settings.policies)
+    documents = Documents(settings)
     if scope:
         documents.grant(name, scope)
         documents.check()
@@ -128,7 +129,7 @@ def grant(
 
     settings = output.settings_from(home)
     require_name("an agent", name)
-    documents = Documents(settings.policies)
+    documents = Documents(settings)
     path = documents.grant(name, scopes)
     changed = documents.write()
     said = "may now ask for" if changed else "could ask already for"
@@ -165,14 +166,23 @@ def choose_agent(settings: Settings, given: str | None) -> str:
     Raises:
         ConfigurationError: there is none, or more than one.
     """
-    from broker.cli.documents import Documents, require_name
+    from broker.cli.documents import require_name
+    from broker.policy.loader import load_policy
+    from broker.reload import read_policies
 
     if given is not None:
         require_name("an agent", given)
         return given
     known = {key.agent for key in asyncio.run(_enrolled(settings))}
-    known |= set(Documents(settings.policies).check().agents)
+    known |= set(load_policy(read_policies(settings.policies)).agents)
     return _only(known, "enrol one with `broker agents enroll NAME`")
+
+
+def own_agents(settings: Settings) -> set[str]:
+    """Return the agents whose private keys are in this home."""
+    from broker.app.home import Places
+
+    return {path.stem for path in Places(settings.home).agents.glob("*.pem")}
 
 
 def own_agent(settings: Settings, given: str | None) -> str:
@@ -181,9 +191,7 @@ def own_agent(settings: Settings, given: str | None) -> str:
     Raises:
         ConfigurationError: there is none, or more than one, or `given` is not among them.
     """
-    from broker.app.home import Places
-
-    known = {path.stem for path in Places(settings.home).agents.glob("*.pem")}
+    known = own_agents(settings)
     if given is None:
         return _only(known, "enrol one with `broker agents enroll NAME`")
     if given not in known:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import yaml
 
+from broker.app.backends import reference_check
 from broker.errors import ConfigurationError
 from broker.files import create_private, private_directory, replace_private
 from broker.policy.document import is_name
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from broker.policy.engine import Policy
+    from broker.settings import Settings
 
 _AGENT: Final = """\
 agents:
@@ -31,11 +33,12 @@ agents:
 
 
 class Documents:
-    """The policy documents of one directory, with changes that are written together or not."""
+    """A broker's policy documents, with changes that are written together or not at all."""
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        self._texts = {Path(each.name): each.text for each in read_policies(directory)}
+    def __init__(self, settings: Settings) -> None:
+        self._directory = settings.policies
+        self._check_reference = reference_check(settings)
+        self._texts = {Path(each.name): each.text for each in read_policies(settings.policies)}
         self._there = frozenset(self._texts)
         self._changed: list[Path] = []
 
@@ -66,7 +69,8 @@ class Documents:
 
     def check(self) -> Policy:
         """Return the policy that the documents make; raise `PolicyError` if they make none."""
-        return load_policy(Document(str(path), text) for path, text in self._texts.items())
+        documents = (Document(str(path), text) for path, text in self._texts.items())
+        return load_policy(documents, check_reference=self._check_reference)
 
     def write(self) -> tuple[Path, ...]:
         """Check all documents, then write those that changed; return where.

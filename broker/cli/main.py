@@ -7,10 +7,23 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from broker.cli import add, agents, audit, dev, init, logs, output, policy, serve, token
+from broker.cli import (
+    add,
+    agents,
+    audit,
+    dev,
+    doctor,
+    init,
+    logs,
+    output,
+    policy,
+    serve,
+    show,
+    token,
+)
 from broker.errors import BrokerError
 
-GROUPS: Final = (dev, init, add, token, serve, agents, logs, audit, policy)
+GROUPS: Final = (dev, init, add, token, serve, show, doctor, agents, logs, audit, policy)
 
 PANELS: Final = {
     "First use": ("dev", "init", "add", "token", "doctor"),

@@ -29,6 +29,8 @@ class Choices:
     json: bool = False
 
 
+_NARROW = 48
+
 _choices: ContextVar[Choices] = ContextVar("choices", default=Choices())  # noqa: B039 - frozen
 
 
@@ -109,10 +111,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]], empty: str = "N
 
 def next_steps(*steps: tuple[str, str]) -> None:
     """Print what to do next: commands that work as they stand, each with what it does."""
+    home = _choices.get().home
+    if home is not None:
+        steps = ((f"export BROKER_HOME={home.absolute()}", "mean this broker"), *steps)
     width = max(len(command) for command, _ in steps)
     typer.echo("\nNext:")
     for command, purpose in steps:
-        typer.echo(f"  {typer.style(command.ljust(width), bold=True)}  {purpose}")
+        if width <= _NARROW:
+            typer.echo(f"  {typer.style(command.ljust(width), bold=True)}  {purpose}")
+        else:
+            typer.echo(f"  {typer.style(f'# {purpose}', dim=True)}")
+            typer.echo(f"  {typer.style(command, bold=True)}")
 
 
 def printable(text: str) -> str:
