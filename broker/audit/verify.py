@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from broker.audit.chain import START, Position, digest
@@ -151,7 +152,8 @@ class _Walk:
         except _Broken as broken:
             return broken.finding
         except OSError as error:
-            return Finding(self._place.file, f"it cannot be read: {error.strerror}")
+            file = PurePath(str(error.filename or self._place.file)).name
+            return Finding(file, f"it cannot be read: {error.strerror}")
         finally:
             if self._position.seq:
                 self.report.last = Anchor(self._writer, *self._position)
