@@ -38,7 +38,7 @@ class _Job:
     result: Any = None
     error: Exception | None = None
 
-    def deliver(self) -> None:
+    def settle(self) -> None:
         """Hand the outcome to whoever waits; runs on the job's loop."""
         if self.future.done():
             return  # the caller has given up waiting
@@ -140,6 +140,15 @@ class Committer:
 
 
 def _deliver(batch: list[_Job]) -> None:
+    """Hand a batch's outcomes over, waking each event loop once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[_Job]] = {}
     for job in batch:
-        with suppress(RuntimeError):  # the caller's loop has been closed
-            job.future.get_loop().call_soon_threadsafe(job.deliver)
+        by_loop.setdefault(job.future.get_loop(), []).append(job)
+    for loop, jobs in by_loop.items():
+        with suppress(RuntimeError):  # the callers' loop has been closed
+            loop.call_soon_threadsafe(_settle, jobs)
+
+
+def _settle(jobs: list[_Job]) -> None:
+    for job in jobs:
+        job.settle()
