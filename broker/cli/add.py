@@ -266,22 +266,31 @@ def _tell(settings: Settings, addition: Addition, path: Path) -> None:
         typer.echo(
             f"  {'note':<13}{catalogue.fill(note, {'gateway': base_url, **_names(addition)})}"
         )
-    request = next(
-        (e.request for e in addition.entry.examples if e.expect == "allow"), "GET /"
-    ).partition(" ")
-    example = catalogue.fill(request[2], _names(addition))
     agent = "" if own_agents(settings) == {addition.agent} else f" --agent {addition.agent}"
     scopes = "".join(f" --scope {scope}" for scope in addition.scopes)
     output.next_steps(
         ("broker serve", "if it is not running"),
         (f"TOKEN=$(broker token{agent}{scopes})", "a task token, for some minutes"),
-        (f'curl -H "Authorization: Bearer $TOKEN" {base_url}{example}', "a call with it"),
+        (_example_call(addition, base_url), "a call with it"),
         *(
             [(f"broker agents grant {addition.agent} {others[0]}", "let it do more")]
             if others
             else []
         ),
     )
+
+
+def _example_call(addition: Addition, base_url: str) -> str:
+    """Return a command line that one of the granted scopes allows, a reading one if possible."""
+    requests = [
+        example.request.partition(" ")[::2]
+        for example in addition.entry.examples
+        if example.expect == "allow" and f"{addition.service}.{example.scope}" in addition.scopes
+    ]
+    method, path = min(requests, key=lambda request: request[0] != "GET", default=("GET", "/"))
+    verb = "" if method == "GET" else f"-X {method} "
+    url = base_url + catalogue.fill(path, _names(addition))
+    return f'curl {verb}-H "Authorization: Bearer $TOKEN" {url}'
 
 
 def _names(addition: Addition) -> dict[str, str]:
