@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from watchfiles import awatch
 
-from broker.errors import PolicyError, Problem
+from broker.errors import ConfigurationError, PolicyError, Problem
 from broker.policy.loader import load_policy
 from broker.policy.source import MOST_CHARACTERS, Document
 
@@ -189,6 +189,8 @@ class PolicyStore:
             return self._load(read_policies(self._directory))
         except PolicyError as error:
             return error.problems
+        except ConfigurationError as error:
+            return (Problem(str(self._directory), 1, 1, str(error)),)
         except Exception as error:  # noqa: BLE001 - a defect must not cost the last good policy
             _LOG.exception("the policy could not be loaded")
             message = f"cannot be loaded because of a defect ({type(error).__name__})"

@@ -19,7 +19,7 @@ ABSENT: Final = object()
 """What `lookup` returns for a claim that is not there."""
 
 ClaimValue = str | int | bool
-_DEEPEST: Final = 8
+_MOST_DOTS: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +77,18 @@ def lookup(claims: Mapping[str, Any], name: str) -> Any:
     this name, or `namespace` within `kubernetes.io`. If more than one reading finds something,
     whoever chose the claims could choose the reading, so the claim counts as absent.
     """
-    readings = _readings(claims, name, _DEEPEST)
+    readings = _readings(claims, name)
     first = next(readings, ABSENT)
     return first if next(readings, ABSENT) is ABSENT else ABSENT
 
 
-def _readings(claims: Mapping[str, Any], name: str, levels: int) -> Iterator[Any]:
+def _readings(claims: Mapping[str, Any], name: str) -> Iterator[Any]:
     if name in claims:
         yield claims[name]
-    if levels == 0:
-        return
-    dot = name.find(".")
+    # The ways to read a name double with each dot, so a name of very many is read in one.
+    dot = name.find(".") if name.count(".") <= _MOST_DOTS else -1
     while dot != -1:
         inner = claims.get(name[:dot])
         if isinstance(inner, Mapping):
-            yield from _readings(inner, name[dot + 1 :], levels - 1)
+            yield from _readings(inner, name[dot + 1 :])
         dot = name.find(".", dot + 1)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+_FREE = r"[^/\x00-\x1f\x7f]"
+"""What `*` stands for: no separator, and no character that has no place in a name."""
+
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """A pattern in which `*` stands for any characters but `/`, or none; all else for itself."""
+    """A pattern: `*` is any printable characters but `/`, or none; all else is itself."""
 
     pattern: str
     _compiled: re.Pattern[str] = field(init=False, repr=False, compare=False)
@@ -40,5 +43,5 @@ def _expression(pattern: str) -> str:
     first, *middle, last = (re.escape(part) for part in pattern.split("*"))
     # Where a literal can stand, its first place leaves most to the stars after it, so it is
     # taken for good (an atomic group): no pattern makes matching slow.
-    found = "".join(f"(?>[^/]*?{literal})" for literal in middle)
-    return f"{first}{found}[^/]*{last}"
+    found = "".join(f"(?>{_FREE}*?{literal})" for literal in middle)
+    return f"{first}{found}{_FREE}*{last}"

@@ -13,9 +13,11 @@ takes is its own choice, so a request never has two.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from broker.policy.globs import Glob
 
@@ -59,7 +61,7 @@ class QueryRule:
     def problem(self, query: bytes) -> str | None:
         """Return why a raw query string is refused, or None; the answer never quotes it."""
         values: dict[str, str] = {}
-        for pair in query.split(b"&") if query else ():
+        for pair in filter(None, query.split(b"&")):
             name, value = (_decoded(part) for part in _split(pair))
             if name is None or value is None:
                 return "the query string is malformed"
@@ -76,9 +78,10 @@ class QueryRule:
         return f"query parameter {missing[0]!r} is missing" if missing else None
 
     def _resembles(self, name: str) -> bool:
-        # Frameworks fold case, read `a[]`, `a[0]` and `a.b` as parts of `a`, and trim.
-        root = name.strip().split("[")[0].split(".")[0].rstrip("]").casefold()
-        return root in self._folded or name.casefold() in self._folded
+        # Frameworks fold case and width, read `a[]`, `a[0]` and `a.b` as parts of `a`, trim,
+        # and some decode twice.
+        plain = unicodedata.normalize("NFKC", unquote(name)).casefold().strip()
+        return not self._folded.isdisjoint({plain, re.split(r"[\[.]", plain)[0].strip()})
 
     def _listing(self) -> str:
         names = ", ".join(repr(name) for name in sorted(self._parameters))

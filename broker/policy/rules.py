@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -170,7 +170,18 @@ def _spellings_of(character: str) -> bytes:
             return raw
         encoded = b"%%%02X" % ord(character)
         return b"(?:%b|%b)" % (raw, encoded) if character.encode() in RAW_RESERVED else encoded
-    cases = {character, character.lower(), character.upper(), character.casefold()}
+    cases = _characters_by_case().get(character.casefold(), [character])
     return b"(?:%b)" % b"|".join(
-        b"".join(b"%%%02X" % byte for byte in case.encode()) for case in sorted(cases)
+        b"".join(b"%%%02X" % byte for byte in case.encode()) for case in cases
     )
+
+
+@cache
+def _characters_by_case() -> dict[str, list[str]]:
+    """Return the non-ASCII characters that are one but for their case, by their folded form."""
+    cases: dict[str, list[str]] = {}
+    for character in map(chr, range(0x80, 0x20000)):
+        folded = character.casefold()
+        if folded != character:
+            cases.setdefault(folded, [folded]).append(character)
+    return cases
