@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from heapq import merge
-from operator import itemgetter
+from itertools import count
+from operator import attrgetter, itemgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,10 +29,14 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What happened: an operation's intent and outcome, either of which may be missing."""
+    """What happened: an operation's intent and outcome, either of which may be missing.
+
+    `place` orders events by their first record, as read.
+    """
 
     intent: Record | None
     outcome: Record | None
+    place: int = 0
 
     @property
     def fields(self) -> Record:
@@ -114,29 +119,36 @@ class Pairing:
     """Join intents with their outcomes."""
 
     def __init__(self) -> None:
-        self._open: Final[dict[tuple[str, str], tuple[float, Record]]] = {}
+        self._open: Final[dict[tuple[str, str], tuple[int, float, Record]]] = {}
+        self._places: Final = count()
 
     def add(self, record: Record) -> Event | None:
         """Return the event that a record completes, or None for an intent."""
+        place = next(self._places)
         if "operation" not in record:
-            return Event(None, record)
+            return Event(None, record, place)
         key = (str(record.get("writer")), str(record["operation"]))
         if record.get("phase") == "intent":
-            self._open[key] = monotonic(), record
+            self._open[key] = place, monotonic(), record
             return None
-        _, intent = self._open.pop(key, (0.0, None))
-        return Event(intent, record)
+        place, _, intent = self._open.pop(key, (place, 0.0, None))
+        return Event(intent, record, place)
 
     def unfinished(self, age: float = 0.0) -> list[Event]:
         """Return the intents that have waited `age` seconds for their outcome."""
         latest = monotonic() - age
-        return [Event(intent, None) for since, intent in self._open.values() if since <= latest]
+        return [
+            Event(intent, None, place)
+            for place, since, intent in self._open.values()
+            if since <= latest
+        ]
 
 
 class Log:
     """A trail as its readers see it: the last events that a filter admits, then each new one.
 
-    With `paired` false each record is an event of its own.
+    Checkpoints, which say nothing about agents, are left out. With `paired` false each record
+    is an event of its own, and none is left out.
     """
 
     def __init__(self, directory: Path, wanted: Filter, *, paired: bool = True) -> None:
@@ -148,7 +160,7 @@ class Log:
         self._shown: set[str] = set()
 
     def history(self, limit: int | None = None) -> list[Event]:
-        """Return the last `limit` events, None for all, by when they began. Raises OSError."""
+        """Return the last `limit` events, None for all, by their first record. Raises OSError."""
         segments = None if limit is None else 1
         while True:
             self._reader, self._pairing = Reader(self._directory, segments), Pairing()
@@ -157,7 +169,7 @@ class Log:
                 break
             segments *= 2
         found = [*events, *self._unfinished()]
-        found.sort(key=lambda event: str(event.fields.get("time", "")))
+        found.sort(key=attrgetter("place"))
         return found if limit is None else found[-limit:]
 
     def news(self, patience: float = 2.0) -> list[Event]:
@@ -166,7 +178,12 @@ class Log:
 
     def _complete(self) -> Iterator[Event]:
         for record in self._reader.read():
-            event = self._pairing.add(record) if self._paired else Event(None, record)
+            if not self._paired:
+                event: Event | None = Event(None, record)
+            elif record.get("action") == "audit.checkpoint":
+                continue
+            else:
+                event = self._pairing.add(record)
             if event is not None and self._wanted.admits(event.fields):
                 yield event
 

@@ -30,7 +30,11 @@ def event_line(event: Event) -> str:
             _who(fields),
             str(fields.get("service") or str(fields.get("action", "-")).partition(".")[0]),
             _what(fields),
-            *(_result(fields) if event.outcome else ("NO OUTCOME", "under way, or cut short")),
+            *(
+                _result(fields)
+                if event.outcome is not None
+                else ("NO OUTCOME", "under way, or cut short")
+            ),
         )
     )
 
