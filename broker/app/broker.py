@@ -37,7 +37,7 @@ from providers.base import Dependencies
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
     from broker.keys.signing import KeySet
     from broker.reload import PolicyStore
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 class Broker:
     """A broker that is ready to serve, and the parts that need looking after while it does."""
 
-    control: FastAPI
+    control: ASGIApp
     gateway: GatewayServer
     policies: PolicyStore
     secrets: Secrets

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 HEAD_BYTES: Final = 32 << 10
 """The most that a request's line and header fields may have together."""
@@ -86,7 +86,7 @@ class _Uvicorn(uvicorn.Server):
 class ControlServer:
     """Serve an application on a bound socket, within the running event loop."""
 
-    def __init__(self, app: FastAPI, drain: int) -> None:
+    def __init__(self, app: ASGIApp, drain: int) -> None:
         config = uvicorn.Config(
             app,
             http=BoundedHttp,
