@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from broker.audit.head import Anchor
     from broker.audit.statement import TrustedKeys
     from broker.audit.verify import Report, WriterReport
-    from broker.settings import Settings
 
 _ANCHOR: Final = re.compile(
     r"(?:(?P<writer>[a-z][a-z0-9_.]*):)?(?P<seq>\d{1,12}):(?P<hash>[0-9a-f]{64})"
@@ -108,22 +107,18 @@ def _opened(
 
     With both given no home is needed: whoever verifies may be on another machine.
     """
-    from broker.app.home import Places
+    from broker.app.home import Places, open_keys
+    from broker.app.trail import trusted_keys
     from broker.audit.statement import TrustedKeys
     from broker.keys.jwk import verify_es256
 
     if key is not None and directory is not None:
         return TrustedKeys(_public_keys(key), verify_es256), directory
     settings = output.settings_from(home)
-    jwks = _public_keys(key) if key is not None else _own_keys(settings)
-    return TrustedKeys(jwks, verify_es256), directory or Places(settings.home).audit
-
-
-def _own_keys(settings: Settings) -> tuple[dict[str, str], ...]:
-    """Return every key that ever signed here: the oldest checkpoints outlive their key's use."""
-    from broker.app.home import open_keys
-
-    return tuple(dict(state.key.public_jwk()) for state in open_keys(settings).audit.keys)
+    place = directory or Places(settings.home).audit
+    if key is not None:
+        return TrustedKeys(_public_keys(key), verify_es256), place
+    return trusted_keys(open_keys(settings).audit), place
 
 
 def _public_keys(path: Path) -> tuple[dict[str, str], ...]:

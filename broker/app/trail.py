@@ -1,0 +1,80 @@
+"""The trail as commands see it: which keys it is signed with, and how to record what they do."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import time
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Literal
+
+from broker.app.home import Places, open_keys
+from broker.audit.once import record_once
+from broker.audit.statement import TrustedKeys
+from broker.errors import AuditUnavailable, BrokerError
+from broker.keys.jwk import verify_es256
+from broker.model import AuditRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from broker.keys.signing import KeySet
+    from broker.settings import Settings
+
+
+def trusted_keys(keys: KeySet) -> TrustedKeys:
+    """Return every key that ever signed here: a checkpoint outlives its key's use."""
+    return TrustedKeys(tuple(state.key.public_jwk() for state in keys.keys), verify_es256)
+
+
+@contextmanager
+def recorded(
+    settings: Settings,
+    action: str,
+    detail: str,
+    *,
+    agent: str | None = None,
+    service: str | None = None,
+) -> Iterator[None]:
+    """Record that a person is about to do something; let the block do it; record how it ended.
+
+    `action` is a dotted verb such as `secret.put`, `detail` says to what and holds no value.
+    Raises `AuditUnavailable`, and the block does not run, if the intent cannot be recorded;
+    and after the block, if its outcome cannot.
+    """
+    keys = open_keys(settings).audit
+    operation = secrets.token_hex(8)
+
+    def put(phase: Literal["intent", "outcome"], error: BaseException | None = None) -> None:
+        # The texts of our own errors hold no secret; of others we know nothing but their type.
+        cause = f": {error}" if isinstance(error, BrokerError) else ""
+        record = AuditRecord(
+            time=time.time(),
+            action=action,
+            phase=phase,
+            operation=operation,
+            decision="error" if error else "allow",
+            agent=agent,
+            subject=f"user:{_user()}",
+            service=service,
+            detail=f"{detail}: {type(error).__name__}{cause}" if error else detail,
+        )
+        record_once(Places(settings.home).audit, keys.signer, trusted_keys(keys), record)
+
+    put("intent")
+    try:
+        yield
+    except BaseException as error:
+        with suppress(AuditUnavailable):  # the intent stands, and says that the outcome is missing
+            put("outcome", error)
+        raise
+    put("outcome")
+
+
+def _user() -> str:
+    """Return who runs the command, by the system's word and not the environment's."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
