@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from bench.gateway import get_1k
 from bench.processes import MissingProgram, program
+from bench.token import post_token
 
 RESULTS: Final = Path(__file__).parent / "results" / "latest.json"
 FLOOR: Final = 0.40
@@ -33,7 +34,10 @@ def main() -> int:
     try:
         versions = {name: _version(name) for name in ("nginx", "wrk")}
         print("GET of 1 KB, policy of 21 rules, ES256 task token, durable audit trail")
-        figures = {"gateway": {"get_1k": get_1k(arguments.seconds, arguments.rounds)}}
+        figures = {
+            "gateway": {"get_1k": get_1k(arguments.seconds, arguments.rounds)},
+            "token": post_token(arguments.seconds * 500, arguments.rounds),
+        }
     except MissingProgram as missing:
         print(missing, file=sys.stderr)
         return 1
