@@ -85,7 +85,7 @@ def init(
     asking = not yes and not json and sys.stdin.isatty()
     if agent is None:
         agent = typer.prompt("Name of your first agent", DEFAULT_AGENT) if asking else DEFAULT_AGENT
-    require_name("agent", agent)
+    require_name("an agent", agent)
     overrides = {} if master_key is None else {"master_key_source": master_key}
     settings = output.settings_from(home, overrides)
     made = list(create_home(settings))

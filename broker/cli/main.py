@@ -93,8 +93,8 @@ def root(
             help="Print the version.",
         ),
     ] = False,
-    home: output.HomeOption = None,
-    json: output.JsonOption = False,
+    home: output.RootHomeOption = None,
+    json: output.RootJsonOption = False,
 ) -> None:
     """Remember the options that stand before a command's name."""
     del version

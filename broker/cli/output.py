@@ -51,22 +51,27 @@ def _note_json(value: bool) -> bool:  # noqa: FBT001 - typer's callback signatur
     return _choices.get().json
 
 
-HomeOption = Annotated[
-    Path | None,
-    typer.Option(
+def _home_option(callback: Callable[[Path | None], Path | None] | None = None) -> Any:
+    return typer.Option(
         "--home",
         metavar="DIR",
-        callback=_note_home,
+        callback=callback,
         help="The broker's home directory (default: $BROKER_HOME, else ~/.agent-token-broker).",
         show_default=False,
-    ),
-]
+    )
+
+
+def _json_option(callback: Callable[[bool], bool] | None = None) -> Any:
+    return typer.Option("--json", metavar="", callback=callback, help="Print JSON, for programs.")
+
+
+RootHomeOption = Annotated[Path | None, _home_option()]
+RootJsonOption = Annotated[bool, _json_option()]
+
+HomeOption = Annotated[Path | None, _home_option(_note_home)]
 """`home: HomeOption = None` gives a command the option `--home`; pass it to `settings_from`."""
 
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", metavar="", callback=_note_json, help="Print JSON, for programs."),
-]
+JsonOption = Annotated[bool, _json_option(_note_json)]
 """`json: JsonOption = False` gives a command the option `--json`; pass it to `emit`."""
 
 
