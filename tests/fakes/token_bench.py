@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
     from broker.policy.engine import Policy
     from providers.base import CredentialRequest, Provider
@@ -126,7 +127,7 @@ def serve(exchange: Exchange, **changes: Any) -> FastAPI:
     return create_app(ControlPlane(exchange, **{**parts, **changes}))
 
 
-def over(app: FastAPI, address: str = "192.0.2.1") -> httpx.AsyncClient:
+def over(app: ASGIApp, address: str = "192.0.2.1") -> httpx.AsyncClient:
     """Return a client of the application, which sees it come from `address`."""
     transport = httpx.ASGITransport(app, client=(address, 50_000))
     return httpx.AsyncClient(transport=transport, base_url=BROKER)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
-import sqlite3
 import stat
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ import pytest
 import pytest_asyncio
 
 from broker.errors import ConfigurationError, StorageError
-from broker.storage.schema import MIGRATIONS, open_database
 from broker.storage.sqlite import SqliteStorage
 from tests.contracts.storage import CLAIM, GRANT, KEY, PLAIN, StorageContract
 
@@ -131,111 +129,6 @@ def _overwrite_pages(path: Path, first: int) -> None:
         for page in range(first, path.stat().st_size // 4096):
             file.seek(page * 4096)
             file.write(b"\xff" * 4096)
-
-
-def test_another_programs_database_is_left_alone(path: Path) -> None:
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE theirs (x)")
-    connection.commit()
-    connection.close()
-    path.chmod(0o600)
-    before = path.read_bytes()
-    with pytest.raises(ConfigurationError, match="another program"):
-        SqliteStorage(path)
-    assert path.read_bytes() == before
-
-
-def test_a_newer_schema_is_refused(path: Path) -> None:
-    connection = open_database(path)
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    connection.close()
-    with pytest.raises(ConfigurationError, match="newer broker"):
-        SqliteStorage(path)
-
-
-def test_a_migration_that_fails_changes_nothing(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    open_database(path).close()
-    broken = (*MIGRATIONS, ("CREATE TABLE later (x)", "CREATE TABLE grants (x)"))
-    monkeypatch.setattr("broker.storage.schema.MIGRATIONS", broken)
-    with pytest.raises(ConfigurationError, match="already exists"):
-        open_database(path)
-    monkeypatch.undo()
-    connection = open_database(path)
-    assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
-    assert not connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'later'").fetchall()
-    connection.close()
-
-
-def test_a_later_migration_is_applied_to_an_older_database(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    open_database(path).close()
-    later = (*MIGRATIONS, ("CREATE TABLE later (x)",))
-    monkeypatch.setattr("broker.storage.schema.MIGRATIONS", later)
-    for _ in range(2):
-        connection = open_database(path)
-        assert connection.execute("SELECT count(*) FROM later").fetchone() == (0,)
-        connection.close()
-
-
-def test_commits_are_durable(path: Path) -> None:
-    connection = open_database(path)
-    assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-    connection.close()
-
-
-async def test_operations_that_wait_share_a_commit(path: Path) -> None:
-    store = SqliteStorage(path)
-    commits: list[str] = []
-    store._committer._connection.set_trace_callback(commits.append)
-    blocker = sqlite3.connect(path, isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")  # the first batch waits here, and the others gather
-    saves = [
-        asyncio.ensure_future(store.save_grant(replace(PLAIN, jti=f"g{n}"))) for n in range(100)
-    ]
-    await asyncio.sleep(0.1)
-    blocker.execute("ROLLBACK")
-    blocker.close()
-    assert all(await asyncio.gather(*saves))
-    assert commits.count("COMMIT") <= 3
-    await store.close()
-
-
-async def test_a_full_disk_is_an_error_and_passes(path: Path) -> None:
-    store = SqliteStorage(path)
-    await store.save_grant(GRANT)
-    connection = store._committer._connection
-    (pages,) = connection.execute("PRAGMA page_count").fetchone()
-    connection.execute(f"PRAGMA max_page_count = {pages}")
-    large = [replace(PLAIN, jti=f"g{n}", reason="x" * 5000) for n in range(20)]
-    outcomes = await asyncio.gather(
-        *(store.save_grant(grant) for grant in large), return_exceptions=True
-    )
-    assert {type(outcome) for outcome in outcomes} == {StorageError}
-    assert all("full" in str(outcome) for outcome in outcomes)
-    connection.execute("PRAGMA max_page_count = 1073741823")
-    assert await store.save_grant(PLAIN)
-    assert await store.grant("grant-1") == GRANT
-    await store.close()
-
-
-async def test_a_lock_that_is_never_released_is_an_error(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("broker.sqlite.BUSY_TIMEOUT", 0.1)
-    store = SqliteStorage(path)
-    blocker = sqlite3.connect(path, isolation_level=None)
-    blocker.execute("BEGIN IMMEDIATE")
-    with pytest.raises(StorageError, match="another process has kept the database locked"):
-        await store.save_grant(GRANT)
-    assert await store.grant("grant-1") is None  # readers do not wait for writers
-    blocker.execute("ROLLBACK")
-    blocker.close()
-    assert await store.save_grant(GRANT)
-    await store.close()
 
 
 def _open_and_save(path: Path, number: int) -> None:
