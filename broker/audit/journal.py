@@ -203,15 +203,14 @@ class Journal:
             self._segment = Segment(found.segment, _born(found.segment, self._clock()))
             if found.torn:
                 self._segment.cut(found.size)
-        if found.broken or found.torn or found.unsigned:
-            self._note_break()
-            if found.torn or found.unsigned:
-                self._note(
-                    "audit.recover",
-                    f"the writer had not closed its chain: {found.unsigned} records behind its "
-                    f"head were kept, {found.torn} bytes of an incomplete record dropped",
-                )
-            self._write_head()
+        self._note_break()
+        if found.broken is None and (found.torn or found.unsigned):
+            self._note(
+                "audit.recover",
+                f"the writer had not closed its chain: {found.unsigned} records behind its "
+                f"head were kept, {found.torn} bytes of an incomplete record dropped",
+            )
+        self._write_head()  # no longer closed: from here on, records may follow it
 
     def _new_segment(self) -> Segment:
         first = self._chain.position.seq + 1

@@ -241,13 +241,15 @@ class _Walk:
     def _blame(
         self, record: Mapping[str, Any], line: bytes, following: bytes, before: Finding
     ) -> None:
-        """Fail at the record before, if whatever follows this one vouches for this one."""
-        after = parse_line(following) or {}
-        vouched = after.get("prev") == digest(line) or any(
-            digest(line) == expected
-            for expected, _ in self._expected.get(self._position.seq + 1, ())
-        )
-        if vouched and record.get("seq") == self._position.seq + 1 and self._position.seq:
+        """Fail at the record before, unless this one's `prev` alone was changed."""
+        if record.get("seq") != self._position.seq + 1 or self._position.seq == 0:
+            return
+        stated = str(record.get("prev")).encode()
+        mended = digest(line.replace(stated, self._position.hash.encode()))
+        vouched = {expected for expected, _ in self._expected.get(self._position.seq + 1, ())}
+        if following:
+            vouched.add(str((parse_line(following) or {}).get("prev")))
+        if mended not in vouched:
             self._place = before
             self._fail("it was changed: the next record states another digest of it")
 

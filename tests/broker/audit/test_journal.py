@@ -75,6 +75,18 @@ def test_a_second_run_goes_on_with_the_chain(directory: Path) -> None:
     assert check(directory).whole
 
 
+def test_a_crash_right_after_a_good_end_is_no_interference(directory: Path) -> None:
+    write(directory, 1)
+    journal = open_journal(directory)
+    assert not head(directory).closed
+    journal.add([record()])
+    journal.commit()
+    assert check(directory).whole
+    journal.abandon()
+    write(directory, 1)
+    assert check(directory).whole
+
+
 def test_a_crash_is_on_record(directory: Path) -> None:
     journal = open_journal(directory)
     journal.add([record(), record()])

@@ -114,6 +114,17 @@ def test_an_edited_link_is_named_where_it_is(trail: Path) -> None:
     assert finding(trail).seq == 3
 
 
+def test_of_several_edited_records_the_first_is_named(trail: Path) -> None:
+    for seq in (1, 2, 3):
+        change(trail, seq, b"release-bot", b"harmless-ai")
+    assert finding(trail).seq == 1
+
+
+def test_a_changed_beginning_is_named(trail: Path) -> None:
+    change(trail, 1, GENESIS.encode(), b"ab" * 32)
+    assert finding(trail).seq == 1
+
+
 @pytest.mark.parametrize("new", [b"{", b"\xff", b'"v":2,"was"', b"\0"])
 def test_a_broken_line_is_named(trail: Path, new: bytes) -> None:
     change(trail, 3, b'"v":1', new)
