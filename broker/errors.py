@@ -6,9 +6,11 @@
     |-- InvalidRequest          the caller's request is malformed
     |-- InvalidToken            a token or assertion was refused
     |-- TokenRefused            a request for a task token was refused, in OAuth's words
+    |-- CredentialRefused       a request for a minted credential was refused
     |-- UpstreamError           something the broker depends on refused or failed
     |   |-- IssuerUnavailable   an issuer's discovery document or keys could not be had
-    |   `-- SecretUnavailable   a secret could not be read
+    |   |-- SecretUnavailable   a secret could not be read
+    |   `-- CredentialUnavailable   a provider could not mint a credential
     |-- StorageError            durable records could not be read or written
     `-- AuditUnavailable        the trail cannot record, so nothing may happen
 
@@ -93,6 +95,23 @@ class TokenRefused(BrokerError):
         self.operation: str | None = None
 
 
+class CredentialRefused(BrokerError):
+    """A request for a minted credential that was refused.
+
+    `code` is a stable word; `rule` is what denied it and `allowed` what could be had instead,
+    as a `Deny` has them. `operation` names the record in the audit trail, once it is written.
+    """
+
+    def __init__(
+        self, code: str, message: str, *, rule: str | None = None, allowed: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.rule = rule
+        self.allowed = allowed
+        self.operation: str | None = None
+
+
 class UpstreamError(BrokerError):
     """Something the broker depends on refused or failed; `retryable` if it may pass."""
 
@@ -107,6 +126,10 @@ class IssuerUnavailable(UpstreamError):
 
 class SecretUnavailable(UpstreamError):
     """A secret could not be read, and no value within its stated bound is cached."""
+
+
+class CredentialUnavailable(UpstreamError):
+    """A provider could not mint a credential; whatever it may have left behind is revoked."""
 
 
 class StorageError(BrokerError):

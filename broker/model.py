@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Risk = Literal["low", "medium", "high"]
 Replay = Literal["single_use", "until_exp"]
+LeaseState = Literal["intent", "minted", "delivered", "revoking", "revoked", "expired"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,45 @@ class Grant:
     def parent_jti(self) -> str | None:
         """The grant that this one was narrowed from, if any."""
         return self.ancestors[-1] if self.ancestors else None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The record of an upstream credential that was, or was to be, minted for a grant.
+
+    Its states:
+
+        intent      about to be minted: from here on it may exist
+        minted      it exists, and nobody has it yet
+        delivered   the agent has it
+        revoking    it is to end, and has not yet
+        revoked     it has been ended, or was never minted
+        expired     it has ended by itself
+
+    `expires_at` is when it ends by itself at the latest, `grant_ends_at` when its grant does,
+    `due_at` when it must be looked at next (None once it is over); times are in seconds since
+    the epoch. `config` is the service as JSON, by which it was minted and will be revoked
+    whatever policy says by then. `handle` is what the provider needs for that, sealed.
+    `problem` says why it is not what it should be; `attempts` counts failures to end it.
+    """
+
+    id: str
+    grant: str
+    ancestors: tuple[str, ...]
+    agent: str
+    service: str
+    scope: str
+    provider: str
+    config: str
+    state: LeaseState
+    created_at: float
+    grant_ends_at: float
+    expires_at: float
+    due_at: float | None
+    handle: bytes | None = field(default=None, repr=False)
+    attempts: int = 0
+    problem: str | None = None
+    ended_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,12 +137,26 @@ class Minted:
     """A short-lived credential minted for one grant.
 
     `fields` are its parts by their upstream names (`AccessKeyId`, `token`, ...), `expires_at`
-    is in seconds since the epoch, `handle` is what `revoke` needs and holds no secret.
+    is in seconds since the epoch. `handle` is what `revoke` and `renew` need; it is kept
+    encrypted and shown to nobody. `renewable` says that `renew` may move `expires_at`.
     """
 
     fields: Mapping[str, Secret]
     expires_at: float
-    handle: Mapping[str, str] = field(default_factory=dict)
+    handle: Mapping[str, str] = field(default_factory=dict, repr=False)
+    renewable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """A hold on a credential that does not exist yet.
+
+    Revoking `handle` ends whatever is minted with `secret`, and keeps anything from being
+    minted with it later; `secret` stays in memory.
+    """
+
+    handle: Mapping[str, str] = field(repr=False)
+    secret: Secret
 
 
 class SecretReader(Protocol):
@@ -153,13 +167,38 @@ class SecretReader(Protocol):
         ...
 
 
+class VaultCalls(Protocol):
+    """Call the Vault or OpenBao that the broker is logged in to."""
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        token: Secret | None = None,
+        repeat: bool = True,
+    ) -> Mapping[str, Any]:
+        """Return the JSON answer of `/v1/<path>`, {} where there is none.
+
+        As the broker itself, or with another `token`. While Vault cannot answer the call is
+        repeated a few times, unless `repeat` is false: then it is made once. Raises
+        `ProviderError`, whose `code` is the HTTP status where Vault has answered.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Dependencies:
-    """What a provider is given: secrets, an HTTP client factory, a wall clock."""
+    """What a provider is given: secrets, an HTTP client factory, a wall clock, and a Vault.
+
+    `vault` is None where the broker's settings name none.
+    """
 
     secrets: SecretReader
     http: Callable[[], Any]
     clock: Callable[[], float]
+    vault: VaultCalls | None = None
 
 
 class Injects(Protocol):
@@ -178,6 +217,22 @@ class Mints(Protocol):
         ...
 
 
+class Reserves(Protocol):
+    """A provider that knows how to end a credential before there is one.
+
+    Its handle is kept before anything is minted, so that a crash at any point leaves nothing
+    that could not be ended.
+    """
+
+    async def reserve(self, request: CredentialRequest) -> Reserved:
+        """Take a hold under which one credential can be minted."""
+        ...
+
+    async def mint_reserved(self, request: CredentialRequest, reserved: Reserved) -> Minted:
+        """Mint the credential under the hold; its handle ends both."""
+        ...
+
+
 class Revocable(Protocol):
     """A provider whose minted credentials can be ended before they expire."""
 
@@ -186,7 +241,19 @@ class Revocable(Protocol):
         ...
 
 
-Provider = Injects | Mints
+class Renewable(Protocol):
+    """A provider whose minted credentials can be made to live longer."""
+
+    async def renew(self, handle: Mapping[str, str], lifetime: int) -> float:
+        """Let the credential live `lifetime` seconds from now, or as long as it may.
+
+        Return when it ends then, in seconds since the epoch. A `ProviderError` that is not
+        retryable says that it cannot live longer than it does.
+        """
+        ...
+
+
+Provider = Injects | Mints | Reserves
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +274,9 @@ class Plugin:
     `service_model` and `scope_model` are pydantic models of the fields that a service and a
     scope of this kind take beside the common ones; both forbid unknown fields. `http_rules`
     says that a scope takes `allow`/`deny` rules. The callables take a validated
-    `service_model` instance and do no I/O.
+    `service_model` instance and do no I/O. `least_lifetime` is how many seconds a minted
+    credential lives even if less is asked for; `needs_vault` that `Dependencies.vault` must
+    be there.
     """
 
     kind: str
@@ -220,3 +289,5 @@ class Plugin:
     token_slots: Callable[[Any], tuple[TokenSlot, ...]]
     secret_references: Callable[[Any], tuple[str, ...]]
     max_lifetime: int | None = None
+    least_lifetime: int = 0
+    needs_vault: bool = False
