@@ -146,7 +146,7 @@ class VaultSession:
                 "the renewal of its token",
                 lambda: int(live.client.auth.token.renew_self()["auth"]["lease_duration"]),
             )
-        except VaultRefused:
+        except SecretUnavailable:  # at the end of a token's greatest life OpenBao answers 500
             return False
         live.renew_at, live.until = _times(began, ttl)
         return ttl >= live.token.ttl * _WORTHWHILE
