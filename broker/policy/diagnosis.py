@@ -55,6 +55,8 @@ def validated(  # noqa: PLR0913 - what is judged, and what its messages need
         problems.extend(
             _problem(model, node, what, details, tuple(also))
             for details in error.errors(include_url=False)
+            # Of a list whose items are wrong, pydantic also says that too few are right.
+            if not (details["type"] == "too_short" and details["input"])
         )
         return None
 
