@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import socket
 import subprocess
 import time
@@ -13,14 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _POLL: Final = 0.02
+_PORTS: Final = (20_000, 32_000)
 
 
 def free_port() -> int:
-    """Return a TCP port on 127.0.0.1 that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a TCP port on 127.0.0.1 that nobody listens on.
+
+    It is below the range from which systems take ports by themselves, so that no connection
+    and no other server gets it before whoever asked for it has bound it.
+    """
+    while True:
+        port = random.randrange(*_PORTS)  # noqa: S311 - only to avoid other test runs
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def listening(port: int) -> bool:
