@@ -24,13 +24,15 @@ from broker.files import create_private, private_directory, read_private
 from broker.keys.system_keyring import KeyringEntry
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
     from pathlib import Path
 
 MasterKeySource = Literal["file", "keyring", "environment"]
 
 KEY_BYTES: Final = 32
 VARIABLE: Final = "BROKER_MASTER_KEY"
+
+_taken: Final[dict[str, MasterKey]] = {}
+"""What was taken out of this process's environment: it is gone from there, and needed again."""
 
 _VERSION: Final = b"\x01"
 _KEY_ID_BYTES: Final = 8
@@ -114,14 +116,12 @@ class MasterKey:
         raise TypeError("a MasterKey does not pickle")
 
 
-def load_master_key(
-    source: MasterKeySource, home: Path, environment: MutableMapping[str, str] = os.environ
-) -> MasterKey:
+def load_master_key(source: MasterKeySource, home: Path) -> MasterKey:
     """Return the master key of the broker at `home`.
 
     `file` is `keys/master.key`; `keyring` the entry of `home` in the system keyring;
     `environment` the variable BROKER_MASTER_KEY, which is then removed, so that no child
-    inherits it. Each holds 32 bytes in base64.
+    inherits it, and remembered for the next call. Each holds 32 bytes in base64.
 
     Raises:
         ConfigurationError: there is no key, or it is malformed or not private; says which
@@ -139,17 +139,10 @@ def load_master_key(
                 f"the system keyring has no master key for {home.absolute()}; run: broker init"
             )
         return MasterKey(_decode(text.encode(), "the system keyring's entry"))
-    text = environment.pop(VARIABLE, None)
-    if text is None:
-        raise ConfigurationError(
-            f"${VARIABLE} is not set; set it to the master key, or make one with: {_NEW_KEY}"
-        )
-    return MasterKey(_decode(text.encode(errors="replace"), f"${VARIABLE}"))
+    return _from_environment()
 
 
-def create_master_key(
-    source: MasterKeySource, home: Path, environment: MutableMapping[str, str] = os.environ
-) -> MasterKey:
+def create_master_key(source: MasterKeySource, home: Path) -> MasterKey:
     """Make the master key of a new broker at `home`, and return it.
 
     With source `environment` the key is the one that is set: whoever starts the broker has it.
@@ -158,7 +151,7 @@ def create_master_key(
         ConfigurationError: a key is there already, or it cannot be kept there.
     """
     if source == "environment":
-        return load_master_key(source, home, environment)
+        return _from_environment()
     key = secrets.token_bytes(KEY_BYTES)
     text = base64.b64encode(key).decode()
     if source == "file":
@@ -179,6 +172,17 @@ def create_master_key(
 def master_key_file(home: Path) -> Path:
     """Return where the master key of the broker at `home` is kept, with source `file`."""
     return home / "keys" / "master.key"
+
+
+def _from_environment() -> MasterKey:
+    text = os.environ.pop(VARIABLE, None)
+    if text is not None:
+        _taken[VARIABLE] = MasterKey(_decode(text.encode(errors="replace"), f"${VARIABLE}"))
+    if VARIABLE not in _taken:
+        raise ConfigurationError(
+            f"${VARIABLE} is not set; set it to the master key, or make one with: {_NEW_KEY}"
+        )
+    return _taken[VARIABLE]
 
 
 def _decode(text: bytes, place: str) -> bytes:

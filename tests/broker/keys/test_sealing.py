@@ -1,13 +1,10 @@
 from __future__ import annotations
 
 import base64
+import os
 import pickle
 from typing import TYPE_CHECKING
 
-import keyring
-import keyring.backend
-import keyring.backends.fail
-import keyring.backends.null
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,7 +14,6 @@ from broker.files import create_private
 from broker.keys.sealing import MasterKey, create_master_key, load_master_key, master_key_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 KEY = MasterKey(bytes(range(32)))
@@ -118,89 +114,49 @@ def test_a_file_that_is_absent_says_what_to_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "short", TEXT[:-2], TEXT + TEXT, TEXT.replace("A", "!"), "ä" * 44, "\0" * 44]
+    "text", ["", "short", TEXT[:-2], TEXT + TEXT, TEXT.replace("A", "!"), "ä" * 44, "=" * 44]
 )
-def test_a_malformed_key_is_refused_and_not_shown(tmp_path: Path, text: str) -> None:
+def test_a_malformed_key_is_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     path = master_key_file(tmp_path)
     path.parent.mkdir(mode=0o700)
     create_private(path, text.encode())
     with pytest.raises(ConfigurationError, match="is not a master key") as caught:
         load_master_key("file", tmp_path)
     assert not text or text not in str(caught.value)
+    monkeypatch.setenv("BROKER_MASTER_KEY", text)
     with pytest.raises(ConfigurationError, match=r"\$BROKER_MASTER_KEY: is not a master key"):
-        load_master_key("environment", tmp_path, {"BROKER_MASTER_KEY": text})
-
-
-def test_the_environment_source_takes_the_variable_away(tmp_path: Path) -> None:
-    environment = {"BROKER_MASTER_KEY": TEXT, "OTHER": "kept"}
-    assert load_master_key("environment", tmp_path, environment).key_id == KEY.key_id
-    assert environment == {"OTHER": "kept"}
-    with pytest.raises(ConfigurationError, match="BROKER_MASTER_KEY is not set"):
-        load_master_key("environment", tmp_path, environment)
-
-
-def test_the_environment_source_creates_nothing(tmp_path: Path) -> None:
-    made = create_master_key("environment", tmp_path, {"BROKER_MASTER_KEY": TEXT})
-    assert made.key_id == KEY.key_id
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(ConfigurationError, match="openssl rand -base64 32"):
-        create_master_key("environment", tmp_path, {})
-
-
-class MemoryKeyring(keyring.backend.KeyringBackend):
-    """Stands for the desktop's keyring, which needs a session to run."""
-
-    priority = 1
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.entries: dict[tuple[str, str], str] = {}
-
-    def get_password(self, service: str, username: str) -> str | None:
-        return self.entries.get((service, username))
-
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.entries[service, username] = password
+        load_master_key("environment", tmp_path)
+    assert "BROKER_MASTER_KEY" not in os.environ
 
 
 @pytest.fixture
-def system_keyring() -> Iterator[MemoryKeyring]:
-    before = keyring.get_keyring()
-    backend = MemoryKeyring()
-    keyring.set_keyring(backend)
-    yield backend
-    keyring.set_keyring(before)
+def fresh_environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment from which no master key has been taken yet."""
+    monkeypatch.setattr("broker.keys.sealing._taken", {})
+    monkeypatch.delenv("BROKER_MASTER_KEY", raising=False)
+    return monkeypatch
 
 
-def test_the_keyring_source_keeps_a_key_for_each_home(
-    tmp_path: Path, system_keyring: MemoryKeyring
+def test_the_environment_source_takes_the_variable_away_and_remembers_the_key(
+    tmp_path: Path, fresh_environment: pytest.MonkeyPatch
 ) -> None:
-    made = create_master_key("keyring", tmp_path)
-    assert list(system_keyring.entries) == [("agent-token-broker", str(tmp_path))]
-    assert load_master_key("keyring", tmp_path).key_id == made.key_id
+    with pytest.raises(ConfigurationError, match="BROKER_MASTER_KEY is not set"):
+        load_master_key("environment", tmp_path)
+    fresh_environment.setenv("BROKER_MASTER_KEY", TEXT)
+    for _ in range(2):
+        assert load_master_key("environment", tmp_path).key_id == KEY.key_id
+        assert "BROKER_MASTER_KEY" not in os.environ
+    fresh_environment.setenv("BROKER_MASTER_KEY", TEXT.replace("A", "B"))
+    assert load_master_key("environment", tmp_path).key_id != KEY.key_id
+
+
+def test_the_environment_source_creates_nothing(
+    tmp_path: Path, fresh_environment: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match="openssl rand -base64 32"):
+        create_master_key("environment", tmp_path)
+    fresh_environment.setenv("BROKER_MASTER_KEY", TEXT)
+    assert create_master_key("environment", tmp_path).key_id == KEY.key_id
     assert not list(tmp_path.iterdir())
-    with pytest.raises(ConfigurationError, match="already"):
-        create_master_key("keyring", tmp_path)
-    with pytest.raises(ConfigurationError, match=r"no master key for .*; run: broker init"):
-        load_master_key("keyring", tmp_path / "other")
-
-
-@pytest.mark.usefixtures("system_keyring")
-def test_a_keyring_that_cannot_be_used_says_what_to_do(tmp_path: Path) -> None:
-    keyring.set_keyring(keyring.backends.fail.Keyring())  # type: ignore[no-untyped-call]
-    with pytest.raises(ConfigurationError, match=r"cannot be used \(NoKeyringError\); unlock"):
-        load_master_key("keyring", tmp_path)
-    keyring.set_keyring(keyring.backends.null.Keyring())  # type: ignore[no-untyped-call]
-    with pytest.raises(ConfigurationError, match="did not keep the master key"):
-        create_master_key("keyring", tmp_path)
-
-
-@pytest.mark.usefixtures("system_keyring")
-def test_a_keyring_that_keeps_plain_text_is_refused(tmp_path: Path) -> None:
-    class PlaintextKeyring(MemoryKeyring):
-        priority = 2
-
-    PlaintextKeyring.__module__ = "keyrings.alt.file"
-    keyring.set_keyring(PlaintextKeyring())
-    with pytest.raises(ConfigurationError, match="PlaintextKeyring keeps keys in plain text"):
-        create_master_key("keyring", tmp_path)
