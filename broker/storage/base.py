@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from broker.model import EnrolledKey, Grant
+    from collections.abc import Mapping
+
+    from broker.model import EnrolledKey, Grant, Lease, LeaseState
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +20,96 @@ class ReplayClaim:
     until: float
 
 
+class LeaseStore(Protocol):
+    """Every minted credential's record, and who looks after it.
+
+    A lease that is due is worked on by whoever has claimed it: one owner at a time, until the
+    claim is released or its time is over. An owner is named by a text that no other owner has;
+    all times are in seconds since the epoch. A lease's end is asked for without a claim, and
+    whoever works on it finds its state changed: revocation wins.
+    """
+
+    async def open(self, lease: Lease, owner: str, until: float, most: int) -> bool:
+        """Store an intent that `owner` works on until then.
+
+        Return False, storing nothing, if the grant has `most` leases that are not over.
+        """
+        ...
+
+    async def reserve(self, lease: str, owner: str, handle: bytes) -> bool:
+        """Keep the handle of what is about to be minted.
+
+        Return False if it must not be minted any more: it is to end, or no longer `owner`'s.
+        """
+        ...
+
+    async def minted(
+        self, lease: str, handle: bytes | None, expires_at: float, now: float
+    ) -> LeaseState:
+        """Keep the handle of what exists now, whatever has become of the lease.
+
+        Return `minted`; or `revoking`, where its end was asked for before, or it was given up.
+        """
+        ...
+
+    async def delivered(self, lease: str, due_at: float) -> bool:
+        """Note that the agent has what was minted, and release the claim; due again at `due_at`.
+
+        Return False, changing nothing, if it is to end.
+        """
+        ...
+
+    async def end(self, lease: str, owner: str, now: float, problem: str | None) -> bool:
+        """Have a lease end as soon as may be, and release `owner`'s claim; False if it is over."""
+        ...
+
+    async def end_grant(self, jti: str, now: float) -> int:
+        """Have all leases of a grant, and of all that descend from it, end; return how many."""
+        ...
+
+    async def claim(self, owner: str, now: float, until: float, most: int) -> tuple[Lease, ...]:
+        """Claim up to `most` leases that are due and nobody's, the longest due first."""
+        ...
+
+    async def renewed(
+        self, lease: str, owner: str, expires_at: float, due_at: float, problem: str | None
+    ) -> bool:
+        """Note when a delivered credential ends now, and release the claim.
+
+        Return False if it is to end, or no longer `owner`'s; the end that was known stays.
+        """
+        ...
+
+    async def retry(self, lease: str, owner: str, due_at: float, problem: str) -> bool:
+        """Note that a lease could not be ended yet, and release the claim until `due_at`."""
+        ...
+
+    async def close(
+        self, lease: str, owner: str, state: LeaseState, now: float, problem: str | None = None
+    ) -> bool:
+        """Note that a lease is over (`revoked` or `expired`); False if no longer `owner`'s."""
+        ...
+
+    async def lease(self, lease: str) -> Lease | None:
+        """Return a lease, or None."""
+        ...
+
+    async def leases(self, *, over: bool = False) -> tuple[Lease, ...]:
+        """Return the leases that are not over, or also those that are, the oldest first."""
+        ...
+
+    async def counts(self) -> Mapping[LeaseState, int]:
+        """Return how many leases are in each state; absent means none."""
+        ...
+
+
 class Storage(Protocol):
     """Durable records, shared by every worker of one broker."""
+
+    @property
+    def leases(self) -> LeaseStore:
+        """The records of minted credentials."""
+        ...
 
     async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> bool:
         """Store a grant and, in the same transaction, spend `claim`.
@@ -48,10 +138,10 @@ class Storage(Protocol):
         ...
 
     async def purge(self, now: float) -> int:
-        """Forget replay claims and grants that can no longer matter; return how many.
+        """Forget replay claims, grants and leases that can no longer matter; return how many.
 
-        A claim outlives its proof, and a grant its expiry, by a margin that a wall clock's
-        step back does not exceed.
+        A claim outlives its proof, a grant its expiry and a lease its end, by a margin that a
+        wall clock's step back does not exceed.
         """
         ...
 

@@ -49,6 +49,48 @@ MIGRATIONS: Final = (
         """,
         "CREATE INDEX enrolled_keys_by_agent ON enrolled_keys (agent)",
     ),
+    (
+        """
+        CREATE TABLE leases (
+            id TEXT PRIMARY KEY,
+            grant_jti TEXT NOT NULL,
+            ancestors TEXT NOT NULL,
+            agent TEXT NOT NULL,
+            service TEXT NOT NULL,
+            scope TEXT NOT NULL,
+            provider TEXT NOT NULL,
+            config TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN
+                ('intent', 'minted', 'delivered', 'revoking', 'revoked', 'expired')),
+            created_at REAL NOT NULL,
+            grant_ends_at REAL NOT NULL,
+            expires_at REAL NOT NULL,
+            due_at REAL CHECK ((due_at IS NULL) = (state IN ('revoked', 'expired'))),
+            handle BLOB,
+            attempts INTEGER NOT NULL,
+            problem TEXT,
+            ended_at REAL,
+            claimed_by TEXT,
+            claimed_until REAL NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX leases_due ON leases (due_at) WHERE due_at IS NOT NULL",
+        "CREATE INDEX leases_ended ON leases (ended_at) WHERE ended_at IS NOT NULL",
+        # A lease by its grant and by each grant that this one descends from.
+        """
+        CREATE TABLE lease_lineage (
+            jti TEXT NOT NULL,
+            lease TEXT NOT NULL,
+            PRIMARY KEY (jti, lease)
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX lease_lineage_by_lease ON lease_lineage (lease)",
+        """
+        CREATE TRIGGER lease_forgotten AFTER DELETE ON leases BEGIN
+            DELETE FROM lease_lineage WHERE lease = OLD.id;
+        END
+        """,
+    ),
 )
 
 _APPLICATION_ID: Final = 0x41544B42  # "ATKB": tells our databases from any other SQLite file

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from broker.errors import StorageError
 from broker.model import EnrolledKey, Grant
 from broker.storage.committer import Committer
+from broker.storage.leases import SqliteLeases
 from broker.storage.schema import open_database
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ REPLAY_MARGIN: Final = 2 * 3600
 hour must not make a spent proof both valid and forgotten."""
 
 GRANT_RETENTION: Final = 24 * 3600
-"""How long, in seconds, an expired grant is kept; the audit trail keeps its history."""
+"""How long, in seconds, an expired grant is kept, and a lease that is over; the audit trail
+keeps their history."""
 
 _PURGE_CHUNK: Final = 5_000
 """Rows per transaction when purging, so that others wait for milliseconds at most."""
@@ -44,13 +46,14 @@ _SELECT_GRANT: Final = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE jti = ?"  # n
 
 
 class SqliteStorage:
-    """Keep grants, replay claims and enrolled keys in the SQLite database at `path`.
+    """Keep grants, replay claims, enrolled keys and leases in the SQLite database at `path`.
 
     Raises `ConfigurationError`, saying what to do, if there is no usable database to be had.
     """
 
     def __init__(self, path: Path) -> None:
         self._committer = Committer(open_database(path), path)
+        self.leases = SqliteLeases(self._committer)
 
     async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> bool:
         """Store a grant and, in the same transaction, spend `claim`; False if it was spent."""
@@ -124,12 +127,15 @@ class SqliteStorage:
         return await self._committer.run(remove, writes=True)
 
     async def purge(self, now: float) -> int:
-        """Forget replay claims and grants that can no longer matter; return how many.
+        """Forget replay claims, grants and leases that can no longer matter; return how many.
 
-        Claims go `REPLAY_MARGIN` after their proof's end, grants `GRANT_RETENTION` after theirs.
+        Claims go `REPLAY_MARGIN` after their proof's end, grants and leases `GRANT_RETENTION`
+        after theirs.
         """
         claims = await self._purge("replay_claims", "digest", "until", now - REPLAY_MARGIN)
-        return claims + await self._purge("grants", "jti", "expires_at", now - GRANT_RETENTION)
+        grants = await self._purge("grants", "jti", "expires_at", now - GRANT_RETENTION)
+        leases = await self._purge("leases", "id", "ended_at", now - GRANT_RETENTION)
+        return claims + grants + leases
 
     async def close(self) -> None:
         """Finish what is queued and release the store."""

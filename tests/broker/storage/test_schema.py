@@ -13,7 +13,7 @@ from broker.storage.schema import MIGRATIONS, RECOVERY, explain, open_database
 if TYPE_CHECKING:
     from pathlib import Path
 
-RELEASED = ["4da243f5"]
+RELEASED = ["4da243f5", "54a84176"]
 """The beginning of each migration's digest. A released migration never changes: add another."""
 
 
@@ -31,7 +31,13 @@ def test_migrations_are_appended_and_never_edited() -> None:
 def test_a_new_database_has_every_table(path: Path) -> None:
     with closing(open_database(path)) as connection:
         tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
-        assert {name for (name,) in tables} == {"grants", "replay_claims", "enrolled_keys"}
+        assert {name for (name,) in tables} == {
+            "grants",
+            "replay_claims",
+            "enrolled_keys",
+            "leases",
+            "lease_lineage",
+        }
         assert connection.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
 
 
