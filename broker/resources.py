@@ -12,7 +12,7 @@ _CHECKOUT: Final = Path(__file__).resolve().parent.parent / "policies"
 
 
 def data_path(name: str) -> Path:
-    """Return where a shipped file or folder is: `catalogue`, `schema.json`.
+    """Return where a shipped file or folder is, such as `catalogue`.
 
     `name` is relative to `policies/` in a checkout, which a wheel carries as `broker/_data`.
     Raise `ConfigurationError` where it is in neither.
