@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from broker.gateway.base import Resource
 
 _log: Final = logging.getLogger(__name__)
@@ -142,7 +144,21 @@ def _document(refusal: Refusal) -> dict[str, object]:
         document |= {"rule": refusal.rule, "allowed": refusal.allowed, "scopes": refusal.scopes}
     if refusal.remedy:
         document["remedy"] = refusal.remedy
+    # Vendors' SDKs show `error.message` and drop all else: without it, a bare "403" is left.
+    document["error"] = {
+        "type": refusal.code,
+        "code": refusal.code,
+        "message": "; ".join(_sentences(refusal)),
+    }
     return document
+
+
+def _sentences(refusal: Refusal) -> Iterator[str]:
+    yield f"refused by agent-token-broker, not by the service: {refusal.detail}"
+    if refusal.allowed:
+        yield f"allowed: {', '.join(refusal.allowed)}"
+    if refusal.remedy:
+        yield refusal.remedy
 
 
 def _challenge(refusal: Refusal, resource: Resource) -> str | None:

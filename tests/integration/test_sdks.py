@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 KEY = "sk_test_the_vendor_key_that_no_agent_may_see"
 QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Where are the keys?"}]
 
+REFUSED = "refused by agent-token-broker, not by the service"
+
 POLICY = """
 identity_sources:
   ci:
@@ -148,17 +150,19 @@ def test_openai_tells_a_refusal_as_the_brokers_own(
     openai_client: openai.OpenAI, vendor: VendorApi
 ) -> None:
     openai_client.chat.completions.create(model="m", messages=QUESTION)
-    with pytest.raises(openai.PermissionDeniedError, match=r"no rule of openai\.chat") as refusal:
+    with pytest.raises(openai.PermissionDeniedError, match=REFUSED) as refusal:
         openai_client.models.list()
+    assert "allowed: POST /chat/completions" in str(refusal.value)
     assert refusal.value.response.headers["Broker-Error"] == "policy_denied"
     assert len(vendor.requests) == 1
 
 
-def test_stripe_tells_a_refusal_with_what_would_be_allowed(
+def test_stripe_tells_a_refusal_as_the_brokers_own(
     stripe_client: stripe.StripeClient, vendor: VendorApi
 ) -> None:
     stripe_client.v1.charges.list()
-    with pytest.raises(stripe.APIError, match="POST /v1/refunds") as refusal:
+    with pytest.raises(stripe.PermissionError, match=REFUSED) as refusal:
         stripe_client.v1.payouts.create({"amount": 1, "currency": "eur"})
-    assert refusal.value.http_status == 403
+    assert "allowed: GET /v1/charges, POST /v1/refunds" in str(refusal.value)
+    assert (refusal.value.headers or {})["Broker-Error"] == "policy_denied"
     assert len(vendor.requests) == 1
