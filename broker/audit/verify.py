@@ -13,7 +13,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from broker.audit.chain import START, Position, digest
 from broker.audit.head import Anchor, BadHead, Head, read_head, writers_with_head
@@ -49,8 +49,8 @@ class Finding:
 class WriterReport:
     """One writer's chain, as far as it holds: how many records, and the last of them.
 
-    `signed` is the last record that a signature vouches for. `notes` tell of what is no sign
-    of interference: restarts after a crash, records refused while the disk was full.
+    `signed` is the last record that a signature or an anchor vouches for. `notes` tell of what
+    is no sign of interference: a restart after a crash, records refused while the disk was full.
     """
 
     writer: str
@@ -72,6 +72,14 @@ class Report:
     def whole(self) -> bool:
         """Say whether nothing was found."""
         return not self.findings
+
+
+class _Place(NamedTuple):
+    """Where a walk is: a file, a line in it, the record that should be there."""
+
+    file: str
+    line: int | None = None
+    seq: int | None = None
 
 
 class _Broken(Exception):
@@ -140,7 +148,7 @@ class _Walk:
         if isinstance(head, Head):
             self._expected[head.seq].append((head.hash, "the writer's head"))
         self._position = START
-        self._place = Finding(f"{writer}.head", "")
+        self._place = _Place(f"{writer}.head")
 
     def run(self) -> Finding | None:
         """Walk; return the first finding, or None."""
@@ -172,7 +180,7 @@ class _Walk:
         if number == 1:
             self._begin(segment)
         before = self._place
-        self._place = Finding(segment.path.name, "", number, self._position.seq + 1)
+        self._place = _Place(segment.path.name, number, self._position.seq + 1)
         if not line.endswith(b"\n"):
             self._note_incomplete(line, following)
             return False
@@ -187,7 +195,7 @@ class _Walk:
         return True
 
     def _begin(self, segment: SegmentName) -> None:
-        self._place = Finding(segment.path.name, "", 1, segment.first)
+        self._place = _Place(segment.path.name, 1, segment.first)
         if segment.first == self._position.seq + 1:
             return
         if self._position == START:
@@ -239,7 +247,7 @@ class _Walk:
             self.named.setdefault(Anchor(writer, head["seq"], head["hash"]), source)
 
     def _blame(
-        self, record: Mapping[str, Any], line: bytes, following: bytes, before: Finding
+        self, record: Mapping[str, Any], line: bytes, following: bytes, before: _Place
     ) -> None:
         """Fail at the record before, unless this one's `prev` alone was changed."""
         if record.get("seq") != self._position.seq + 1 or self._position.seq == 0:
@@ -261,7 +269,7 @@ class _Walk:
 
     def _finish(self) -> None:
         last = self._position.seq
-        self._place = Finding(self._place.file, "", None, last or None)
+        self._place = _Place(self._place.file, None, last or None)
         for seq, expected in sorted(self._expected.items()):
             if seq > last:
                 self._fail(
@@ -269,7 +277,7 @@ class _Walk:
                     f"{expected[0][1]} names record {seq}"
                 )
         head = self._head
-        self._place = Finding(f"{self._writer}.head", "")
+        self._place = _Place(f"{self._writer}.head")
         if head is None:
             self._fail("the writer's head is missing, so the end of its chain may be, too")
         elif isinstance(head, BadHead):
