@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from tests.fakes.policies import CLOUD_SCOPE, SMALL, changed, policy, problems
+
+
+def test_an_http_scope_has_its_rules() -> None:
+    small = policy(SMALL)
+    assert [rule.text for rule in small.rules["stripe.refund"].allow] == [
+        "GET /v1/charges/*",
+        "POST /v1/refunds",
+    ]
+    assert small.scopes["stripe.read"].constraints is not None
+
+
+def test_another_scope_has_constraints_and_no_rules() -> None:
+    loaded = policy(CLOUD_SCOPE + "    repositories: [acme/shop]\n")
+    assert "cloud.use" not in loaded.rules
+    assert loaded.scopes["cloud.use"].constraints.repositories == ("acme/shop",)
+    assert loaded.scopes["cloud.use"].delivery == frozenset({"credential"})
+
+
+@pytest.mark.parametrize("line", ["allow: ['* /**']", "deny: ['* /**']", "query: {a: b}"])
+def test_only_http_scopes_take_rules(line: str) -> None:
+    field = line.partition(":")[0]
+    assert problems(f"{CLOUD_SCOPE}    {line}\n") == [
+        f"0.yaml:7:5: scope 'cloud.use': a scope of provider 'cloud' takes no '{field}'"
+    ]
+
+
+def test_the_providers_fields_are_checked() -> None:
+    assert problems(f"{CLOUD_SCOPE}    repositories: []\n") == [
+        (
+            "0.yaml:7:19: scope 'cloud.use', repositories: an empty list or mapping says nothing; "
+            "leave it out or fill it"
+        )
+    ]
+    assert problems(f"{CLOUD_SCOPE}    repositores: [a]\n") == [
+        "0.yaml:7:5: scope 'cloud.use': unknown field 'repositores'; did you mean 'repositories'?"
+    ]
+
+
+def test_the_providers_fields_are_not_checked_while_the_provider_is_unknown() -> None:
+    text = changed("provider: cloud", "provider: clowd", CLOUD_SCOPE) + "    repositories: []\n"
+    assert problems(text) == [
+        "0.yaml:2:21: service 'cloud': unknown provider 'clowd'; did you mean 'cloud'?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("allow", "deny"),
+    [
+        ("GET /v1/charges", "GET /v1/charges"),
+        ("GET /v1/charges", "* /v1/**"),
+        ("GET /v1/Charges/", "GET /v1/charges"),
+        ("* /v1/*", "* /**"),
+        ("GET /models/*:run", "* /models/*"),
+    ],
+)
+def test_an_allow_rule_that_is_wholly_denied_fails_the_load(allow: str, deny: str) -> None:
+    text = changed('allow: ["GET /v1/**"]', f'allow: ["{allow}"]\n    deny: ["{deny}"]')
+    (found,) = problems(text)
+    assert found == (
+        f"0.yaml:15:13: scope 'stripe.read': {allow!r} can never allow anything: "
+        f"{deny!r} denies it all"
+    )
+
+
+def test_an_allow_rule_that_is_partly_denied_loads() -> None:
+    text = changed('allow: ["GET /v1/**"]', 'allow: ["* /v1/**"]\n    deny: ["GET /v1/**"]')
+    assert policy(text).scopes["stripe.read"].deny == ("GET /v1/**",)
+
+
+@pytest.mark.parametrize("delivery", ["[credential]", "[proxy, credential]"])
+def test_a_static_key_is_never_handed_out(delivery: str) -> None:
+    text = changed('allow: ["GET /v1/**"]', f'allow: ["GET /v1/**"]\n    delivery: {delivery}')
+    (found,) = problems(text)
+    assert found.startswith("0.yaml:16:15: scope 'stripe.read': provider 'http_api' has no deliv")

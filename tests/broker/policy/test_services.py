@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from broker.errors import ConfigurationError, PolicyError
+from broker.policy.loader import Document, load_policy
+from providers.http_api import PLUGIN
+from tests.fakes.policies import CLOUD, CLOUD_SCOPE, PLUGINS, changed, policy, problems
+
+
+def test_is_what_its_plugin_makes_of_its_fields() -> None:
+    service = policy(CLOUD_SCOPE).services["cloud"]
+    assert service.plugin is CLOUD
+    assert service.config.region == "eu-1"
+    assert service.upstream is None
+    assert service.token_slots == ()
+
+
+def test_the_common_fields_are_not_the_plugins() -> None:
+    text = CLOUD_SCOPE.replace("region:", "description: Ours, region:")
+    assert policy(text).services["cloud"].config.region == "eu-1"
+
+
+def test_a_plugins_field_is_told_with_the_common_ones() -> None:
+    (found,) = problems(changed("region:", "descripton: x, region:", CLOUD_SCOPE))
+    assert found == (
+        "0.yaml:2:28: service 'cloud': unknown field 'descripton'; did you mean 'description'?"
+    )
+
+
+def test_what_the_plugin_refuses_is_told_with_its_place() -> None:
+    (found,) = problems(changed("eu-1", "eu", CLOUD_SCOPE))
+    assert found.startswith("0.yaml:2:36: service 'cloud', region: ")
+
+
+def test_each_secret_reference_is_told_once_where_it_stands() -> None:
+    text = changed('"vault:kv/cloud#key"', "paste-of-a-key", CLOUD_SCOPE)
+    (found,) = problems(text)
+    assert found.startswith("0.yaml:2:47: service 'cloud': not a secret reference")
+    assert "paste" not in found
+
+
+def loaded_with(plugin: object) -> None:
+    load_policy([Document("a.yaml", CLOUD_SCOPE)], plugins={**PLUGINS, "cloud": plugin})  # type: ignore[dict-item]
+
+
+def test_a_plugin_may_refuse_while_it_derives() -> None:
+    def upstream(_: object) -> None:
+        raise ValueError("no such region")
+
+    with pytest.raises(PolicyError, match=r"a\.yaml:2:3: service 'cloud': no such region"):
+        loaded_with(replace(CLOUD, upstream=upstream))
+
+
+def test_a_plugin_must_not_redefine_the_common_fields() -> None:
+    class Greedy(CLOUD.service_model):  # type: ignore[misc,name-defined]
+        description: str = ""
+
+    with pytest.raises(PolicyError, match="provider 'cloud' redefines description"):
+        loaded_with(replace(CLOUD, service_model=Greedy))
+
+
+def test_a_plugin_that_does_not_load_is_told_where_it_is_named() -> None:
+    class Broken(dict[str, object]):
+        def __getitem__(self, kind: str) -> object:
+            raise ConfigurationError(f"provider {kind!r} cannot be loaded: ImportError")
+
+    with pytest.raises(PolicyError, match=r"a\.yaml:2:21: service 'cloud': provider 'cloud' cann"):
+        load_policy([Document("a.yaml", CLOUD_SCOPE)], plugins=Broken(cloud=PLUGIN))  # type: ignore[arg-type]
