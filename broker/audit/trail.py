@@ -2,7 +2,9 @@
 
 The loop hands over tuples. A thread encodes, chains and writes them, many at a time when many
 wait, and tells the loop in one call that they are durable. A record that finds the thread idle
-is written at once.
+is written at once. One that nobody waits for shares the next commit that somebody waits for, or
+is committed after a short while: until then it survives the end of the process, though not of
+the machine.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import threading
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import AuditUnavailable, BrokerError
@@ -32,6 +35,9 @@ QUEUE_LIMIT: Final = 16384
 # The encoder holds the interpreter for one chunk; the write after it lets the loop go on.
 _CHUNK: Final = 64
 _BATCH: Final = 1024
+
+_LAZY_SECONDS: Final = 0.05
+"""How long records that nobody waits for may lack their commit."""
 
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
@@ -100,20 +106,32 @@ class AuditTrail:
 
     def _run(self) -> None:
         last = False
+        written: list[Entry] = []
+        due: float | None = None
         while not last:
-            batch, last = self._take(self._journal.due_in())
+            batch, last = self._take(self._patience(due))
             try:
                 if batch:
+                    written += batch
                     self._write(batch)
-                    self._tell(batch, None)
-                    batch = []
-                self._journal.tend()
+                    due = due or monotonic() + _LAZY_SECONDS
+                if last or _awaited(batch) or (due is not None and due <= monotonic()):
+                    self._journal.commit()
+                    self._tell(written, None)
+                    written, due = [], None
+                if not written:
+                    self._journal.tend()
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be promised
-                last = self._recover(error, batch) or last
+                last = self._recover(error, written) or last
+                written, due = [], None
         try:
             self._journal.close()
         except (OSError, BrokerError) as error:
             _log.error("the audit trail could not be closed in good order: %s", error)
+
+    def _patience(self, due: float | None) -> float | None:
+        """Return for how many seconds to wait for records; None: until there are some."""
+        return self._journal.due_in() if due is None else max(0.0, due - monotonic())
 
     def _take(self, timeout: float | None) -> tuple[list[Entry], bool]:
         """Return what waits, after at most `timeout` seconds, and whether it is the last."""
@@ -132,7 +150,6 @@ class AuditTrail:
     def _write(self, batch: list[Entry]) -> None:
         for start in range(0, len(batch), _CHUNK):
             self._journal.add(record for record, _ in batch[start : start + _CHUNK])
-        self._journal.commit()
 
     def _tell(self, batch: list[Entry], error: Exception | None) -> None:
         callbacks = [durable for _, durable in batch if durable is not None]
@@ -175,6 +192,10 @@ class AuditTrail:
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 self._loop.call_soon_threadsafe(callback)
+
+
+def _awaited(batch: list[Entry]) -> bool:
+    return any(durable is not None for _, durable in batch)
 
 
 def _settle(settled: asyncio.Future[None], error: Exception | None) -> None:

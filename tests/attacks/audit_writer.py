@@ -6,6 +6,7 @@ import asyncio
 import os
 import sys
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 from cryptography.hazmat.primitives.serialization import load_der_private_key
@@ -17,10 +18,7 @@ from broker.keys.jwk import verify_es256
 from broker.keys.signing import FileSigningKey
 from tests.broker.audit.trails import record
 
-
-def acknowledge(operation: str, error: Exception | None) -> None:
-    if error is None:
-        os.write(1, f"{operation}\n".encode())
+WAITING = 200
 
 
 async def main(directory: Path, name: str) -> None:
@@ -29,13 +27,17 @@ async def main(directory: Path, name: str) -> None:
     trusted = TrustedKeys((key.public_jwk(),), verify_es256)
     trail = AuditTrail(Journal(directory, key, trusted, rotation=Rotation(size=100_000)))
     await trail.start()
-    number = 0
-    while True:
-        for _ in range(7):
-            number += 1
-            operation = f"{name}-{number}"
-            trail.append(record(operation=operation), partial(acknowledge, operation))
-        await asyncio.sleep(0)
+    free = asyncio.Semaphore(WAITING)
+
+    def acknowledge(operation: str, error: Exception | None) -> None:
+        free.release()
+        if error is None:
+            os.write(1, f"{operation}\n".encode())
+
+    for number in count():
+        await free.acquire()
+        operation = f"{name}-{number}"
+        trail.append(record(operation=operation), partial(acknowledge, operation))
 
 
 if __name__ == "__main__":

@@ -87,19 +87,42 @@ async def test_records_without_a_callback_are_kept_too(directory: Path, trail: A
     assert len(records(directory)) == 11
 
 
-async def test_many_waiting_records_share_a_commit(
-    trail: AuditTrail, journal: Journal, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commits = []
+@pytest.fixture
+def commits(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of records in the file at each commit that the trail asked for."""
+    commits: list[int] = []
     commit = journal.commit
 
     def counted() -> None:
-        commits.append(1)
+        commits.append(len(records(journal._directory)))
         commit()
 
     monkeypatch.setattr(journal, "commit", counted)
+    return commits
+
+
+async def test_many_waiting_records_share_a_commit(trail: AuditTrail, commits: list[int]) -> None:
     await asyncio.gather(*(trail.record(record()) for _ in range(1000)))
     assert len(commits) < 100
+
+
+async def test_what_nobody_waits_for_shares_the_commit_of_what_somebody_does(
+    trail: AuditTrail, commits: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LAZY_SECONDS", 60.0)
+    for _ in range(50):
+        await trail.record(record(phase="intent"))
+        trail.append(record(phase="outcome"))
+    await trail.record(record())
+    assert len(commits) == 51
+
+
+async def test_what_nobody_waits_for_is_written_at_once_and_committed_soon(
+    directory: Path, trail: AuditTrail, commits: list[int]
+) -> None:
+    trail.append(record(operation="alone"))
+    await until(lambda: [item["operation"] for item in records(directory)] == ["alone"])
+    await until(lambda: commits == [1])
 
 
 async def test_a_callback_that_fails_harms_no_other(
