@@ -17,13 +17,14 @@ from broker.cli import (
     logs,
     output,
     policy,
+    secret,
     serve,
     show,
     token,
 )
 from broker.errors import BrokerError
 
-GROUPS: Final = (dev, init, add, token, serve, show, doctor, agents, logs, audit, policy)
+GROUPS: Final = (dev, init, add, token, serve, show, doctor, agents, logs, audit, policy, secret)
 
 PANELS: Final = {
     "First use": ("dev", "init", "add", "token", "doctor"),

@@ -247,8 +247,8 @@ class EmbeddedStore:
             versions = ", ".join(map(str, sorted(kept[name])))
             return f"secret {name!r} has no version {version}; kept are {versions}"
         return (
-            f"there is no secret {name!r} in the embedded store{did_you_mean(name, kept)}; "
-            f"store it with: broker secret put {name}"
+            f"there is no secret {name!r} in the embedded store; store it with: "
+            f"broker secret put {name}{did_you_mean(name, kept)}"
         )
 
     @contextmanager
