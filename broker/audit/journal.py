@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +25,7 @@ from broker.errors import AuditUnavailable
 from broker.files import open_private_append, private_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from broker.audit.statement import Signs, TrustedKeys
@@ -37,6 +39,8 @@ HEAD_SECONDS: Final = 1.0
 
 _LOCK_POLL_SECONDS: Final = 0.02
 
+_log: Final = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
@@ -49,7 +53,7 @@ class Rotation:
 class Journal:
     """Append to one writer's chain. One process at a time, one thread at a time.
 
-    `anchor` is told each checkpoint's record, to keep it where an editor of the files cannot
+    `anchor` is told of each checkpoint's record, to keep it where an editor of the files cannot
     reach. Methods raise OSError or `BrokerError` when the disk or the key fails; call
     `restore` until it succeeds before anything else then.
     """
@@ -78,6 +82,7 @@ class Journal:
         self._segment: Segment | None = None
         self._durable = self._chain.position
         self._broken: str | None = None
+        self._failed = False
         self._sealed = self._headed = self._durable.seq
         self._sealed_at = self._headed_at = time.monotonic()
 
@@ -96,11 +101,13 @@ class Journal:
 
     def add(self, records: Iterable[AuditRecord]) -> None:
         """Write records after the last one; they are durable once `commit` has returned."""
-        self._current.append(b"".join(map(self._chain.add, records)))
+        with self._failing():
+            self._current.append(b"".join(map(self._chain.add, records)))
 
     def commit(self) -> None:
         """Return once everything that was added is durable."""
-        self._current.commit()
+        with self._failing():
+            self._current.commit()
         self._durable = self._chain.position
 
     def due_in(self) -> float | None:
@@ -113,19 +120,23 @@ class Journal:
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def tend(self) -> None:
-        """Do what is due: sign a checkpoint, begin a new segment, write the head."""
+        """Do what is due: sign a checkpoint, begin a new segment, write the head.
+
+        To be called when everything is committed.
+        """
         now = time.monotonic()
-        if self._sealed != self._durable.seq and now - self._sealed_at >= CHECKPOINT_SECONDS:
-            self._checkpoint()
-        if self._current.durable and (
-            self._current.durable >= self._rotation.size
-            or self._clock() - self._current.born >= self._rotation.age
-        ):
-            self._rotate()
-        if self._headed != self._durable.seq and now - self._headed_at >= HEAD_SECONDS:
-            if interference := self._current.interference():
-                raise OSError(errno.ESTALE, interference, str(self._current.path))
-            self._write_head()
+        with self._failing():
+            if self._sealed != self._durable.seq and now - self._sealed_at >= CHECKPOINT_SECONDS:
+                self._checkpoint()
+            if self._current.durable and (
+                self._current.durable >= self._rotation.size
+                or self._clock() - self._current.born >= self._rotation.age
+            ):
+                self._rotate()
+            if self._headed != self._durable.seq and now - self._headed_at >= HEAD_SECONDS:
+                if interference := self._current.interference():
+                    raise OSError(errno.ESTALE, interference, str(self._current.path))
+                self._write_head()
 
     def restore(self, reason: str, lost: int) -> None:
         """Go on after a failure, leaving a record of it; raise again if it persists.
@@ -142,11 +153,15 @@ class Journal:
         self._note_break()
         self._note("audit.resume", f"{lost} records were refused and are not here: {reason}")
         self._write_head()
+        self._failed = False
 
     def close(self) -> None:
-        """Sign what is not signed yet, close the chain in good order, release the lock."""
+        """Sign what is not signed yet, close the chain in good order, release the lock.
+
+        After a failure that was not restored the chain is left as a crash would leave it.
+        """
         try:
-            if self._segment is not None:
+            if self._segment is not None and not self._failed:
                 if self._sealed != self._durable.seq:
                     self._checkpoint()
                 self._write_head(closed=True)
@@ -161,6 +176,15 @@ class Journal:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """Remember a failure: what a disk says after one is not to be relied on."""
+        try:
+            yield
+        except BaseException:
+            self._failed = True
+            raise
 
     @property
     def _current(self) -> Segment:
@@ -243,7 +267,10 @@ class Journal:
         )
         self._sealed, self._sealed_at = self._durable.seq, time.monotonic()
         if self._anchor is not None:
-            self._anchor(Anchor(self._writer, *self._durable))
+            try:
+                self._anchor(Anchor(self._writer, *self._durable))
+            except Exception:  # noqa: BLE001 - the record is safe here, whatever happens there
+                _log.exception("an anchor of the audit trail could not be kept elsewhere")
 
     def _other_heads(self) -> dict[str, dict[str, Any]]:
         """Return where the other writers are, so that none of them can vanish alone."""

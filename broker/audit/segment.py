@@ -108,7 +108,7 @@ class Segment:
         """Return once all that was appended is on disk and still where it was put."""
         os.fdatasync(self._descriptor)
         status = os.fstat(self._descriptor)
-        if status.st_size != self._written or status.st_nlink != 1:
+        if status.st_size != self._written or status.st_nlink == 0:
             self._interfered = True  # what we wrote since may hide the traces
             raise OSError(errno.ESTALE, "the segment was changed by someone else")
         self.durable = self._written
@@ -129,14 +129,22 @@ class Segment:
 
     def reopened(self) -> Segment:
         """Open the segment anew, cut back to what is durable."""
-        self.close()
+        # The old descriptor first keeps the file's inode number from being given to another.
         segment = Segment(self.path, self.born)
+        if segment._descriptor == self._descriptor:
+            self._descriptor = -1  # ours had been closed behind our back, and its number reused
+        self.close()
         try:
+            segment._require_same(self._identity, self.durable)
             segment.cut(self.durable)
         except OSError:
             segment.close()
             raise
         return segment
+
+    def _require_same(self, identity: tuple[int, int], durable: int) -> None:
+        if self._identity != identity or self.durable < durable:
+            raise OSError(errno.ESTALE, "another file was put in its place", str(self.path))
 
     def cut(self, size: int) -> None:
         """Drop what follows the first `size` bytes, durably."""

@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 from time import monotonic
 from typing import TYPE_CHECKING, Final
 
-from broker.errors import AuditUnavailable, BrokerError
+from broker.errors import AuditUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -126,7 +126,7 @@ class AuditTrail:
                 written, due = [], None
         try:
             self._journal.close()
-        except (OSError, BrokerError) as error:
+        except Exception as error:  # noqa: BLE001 - the next start finds a crash, and mends it
             _log.error("the audit trail could not be closed in good order: %s", error)
 
     def _patience(self, due: float | None) -> float | None:

@@ -196,6 +196,30 @@ def test_the_age_of_a_segment_outlives_a_restart(directory: Path) -> None:
     assert check(directory).whole
 
 
+def test_a_rotation_that_fails_is_tried_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> int:
+        raise ConfigurationError(f"cannot create {path}: No space left on device")
+
+    journal = open_journal(directory, rotation=Rotation(size=1))
+    journal.add([record()])
+    journal.commit()
+    with monkeypatch.context() as failing:
+        failing.setattr("broker.audit.segment.open_private_append", full)
+        with pytest.raises(ConfigurationError):
+            journal.tend()
+        with pytest.raises(ConfigurationError):
+            journal.restore("No space left on device", 0)
+    journal.restore("No space left on device", 0)
+    journal.tend()
+    journal.add([record()])
+    journal.commit()
+    journal.close()
+    assert len(list_segments(directory)) == 2
+    assert check(directory).whole
+
+
 def _hold(directory: Path, held: Any, release: Any) -> None:
     journal = open_journal(directory)
     held.set()
@@ -286,8 +310,42 @@ def test_half_a_write_is_taken_back(directory: Path) -> None:
     assert check(directory).whole
 
 
+def test_closing_after_a_failure_leaves_what_a_crash_would(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A record that was refused may be there; a checkpoint that does not fit may not."""
+    journal = open_journal(directory)
+    journal.add([record()])
+    journal.commit()
+    journal.add([record()])
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "fdatasync", _input_output_error)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.commit()
+    journal.close()
+    assert [item["action"] for item in records(directory)] == ["proxy.request"] * 2
+    assert check(directory).whole
+    write(directory, 1)
+    assert check(directory).whole
+
+
+def _input_output_error(_: int) -> None:
+    raise OSError(5, "Input/output error")
+
+
+def test_an_anchor_that_cannot_be_kept_stops_nothing(
+    directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreachable(_: Anchor) -> None:
+        raise RuntimeError("the other place is down")
+
+    write(directory, 1, anchor=unreachable)
+    assert "could not be kept elsewhere" in caplog.text
+    assert check(directory).whole
+
+
 @hasty
-@pytest.mark.parametrize("how", ["removed", "replaced", "cut", "added to"])
+@pytest.mark.parametrize("how", ["removed", "moved", "replaced", "cut", "added to"])
 def test_interference_while_we_write_ends_up_on_record(directory: Path, how: str) -> None:
     journal = open_journal(directory)
     journal.add([record()])
@@ -295,6 +353,8 @@ def test_interference_while_we_write_ends_up_on_record(directory: Path, how: str
     segment = segment_path(directory, "main", 1)
     if how == "removed":
         segment.unlink()
+    elif how == "moved":
+        segment.rename(segment.with_name("elsewhere"))
     elif how == "replaced":
         copy = segment.with_name("copy")
         copy.write_bytes(segment.read_bytes())
@@ -324,6 +384,37 @@ def _write_once(journal: Journal) -> None:
 
 def _readable(directory: Path) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in lines(directory) if line.startswith(b"{")]
+
+
+def test_a_name_that_is_taken_is_left_alone(directory: Path) -> None:
+    journal = open_journal(directory)
+    segment = segment_path(directory, "main", 1)
+    segment.unlink()
+    segment.write_bytes(b"forged\n")
+    with pytest.raises(OSError, match="changed by someone else"):
+        _write_once(journal)
+    journal.restore("it was changed", 1)
+    journal.close()
+    assert segment.read_bytes() == b"forged\n"
+    assert [item["seq"] for item in _readable(directory)] == [2, 3, 4]
+    assert not check(directory).whole
+
+
+@pytest.mark.parametrize("time", [b'"x' + b"y" * 26 + b'"', b"5" + b" " * 28])
+def test_a_segment_of_no_known_age_goes_on(directory: Path, time: bytes) -> None:
+    write(directory, 1)
+    path = segment_path(directory, "main", 1)
+    path.write_bytes(path.read_bytes().replace(b'"2026-03-15T10:23:45.123456Z"', time, 1))
+    write(directory, 1)
+    assert len(list_segments(directory)) == 1
+    assert check(directory).findings[0].seq == 1
+
+
+def test_a_crash_before_the_first_segment_is_no_interference(directory: Path) -> None:
+    open_journal(directory).abandon()
+    segment_path(directory, "main", 1).unlink()
+    write(directory, 1)
+    assert check(directory).whole
 
 
 def test_a_tail_that_was_cut_while_we_were_away_ends_up_on_record(directory: Path) -> None:

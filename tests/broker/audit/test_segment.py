@@ -77,6 +77,13 @@ def test_a_segment_is_cut_back_to_what_is_durable(segment: Segment) -> None:
     again.close()
 
 
+def test_another_file_is_not_taken_for_ours(segment: Segment) -> None:
+    segment.path.unlink()
+    with pytest.raises(OSError, match="another file"):
+        segment.reopened()
+    assert segment.path.read_bytes() == b"", "and nothing is made up to fill it"
+
+
 def test_a_file_that_shrinks_or_grows_elsewhere_is_noticed(segment: Segment) -> None:
     assert segment.interference() is None
     with segment.path.open("ab") as file:

@@ -204,6 +204,17 @@ async def test_a_trail_that_cannot_be_opened_does_not_start(directory: Path) -> 
         trail.append(record())
 
 
+async def test_a_disk_that_fails_at_the_start_is_said_so(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr("broker.audit.journal.resume", fail)
+    with pytest.raises(AuditUnavailable, match=r"cannot be opened.*Input/output error"):
+        await AuditTrail(journal).start()
+
+
 @pytest.mark.usefixtures("trail")
 async def test_one_chain_has_one_writer(directory: Path) -> None:
     with pytest.raises(AuditUnavailable, match="another process writes"):

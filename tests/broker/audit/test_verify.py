@@ -382,6 +382,27 @@ def test_an_unsigned_tail_of_a_running_broker_is_no_finding(tmp_path: Path) -> N
     assert report.writers[0].signed == 0
 
 
+def test_a_record_that_is_being_written_is_no_finding(tmp_path: Path) -> None:
+    journal = open_journal(tmp_path / "audit")
+    journal.add([record(), record()])
+    journal.commit()
+    journal.abandon()
+    path = segment_path(tmp_path / "audit", "main", 1)
+    path.write_bytes(path.read_bytes()[:-20])
+    report = check(tmp_path / "audit")
+    assert report.whole
+    assert report.writers[0].records == 1
+    assert "bytes of an incomplete record at the end" in report.writers[0].notes[0]
+
+
+def test_a_record_that_another_writer_has_seen_otherwise_is_named(trail: Path) -> None:
+    """Both a chain and its head were made anew, with the very key; another writer remembers."""
+    forge_chain(trail, last(trail), key=0)
+    forge_head(trail, key=0)
+    assert "it is not the record that the checkpoint in record" in finding(trail).problem
+    assert "of writer cli names" in finding(trail).problem
+
+
 def test_without_the_right_key_nothing_is_believed(trail: Path) -> None:
     assert not check(trail, (), 1).whole
     assert check(trail, (), 1, 0).whole
