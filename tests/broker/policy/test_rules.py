@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from broker.policy.canonical import canonical_problem
 from broker.policy.rules import METHODS, Rule, parse_rule
+from tests.fakes.rule_model import is_meant
 
 REFUSED = {
     "get /v1": "write 'GET'",
@@ -132,27 +133,6 @@ def test_names_its_method_or_all() -> None:
     assert parse_rule("GET /v1").names("GET")
     assert not parse_rule("GET /v1").names("HEAD")
     assert all(parse_rule("* /v1").names(method) for method in METHODS)
-
-
-def is_like(pattern: str, segment: str) -> bool:
-    before, star, after = pattern.partition("*")
-    if not star:
-        return pattern == segment
-    enough = len(segment) > len(before) + len(after)
-    return enough and segment.startswith(before) and segment.endswith(after)
-
-
-def is_meant(pattern: list[str], path: list[str]) -> bool:
-    """The plain meaning of a rule, segment by segment."""
-    if not pattern:
-        return not path
-    first, *rest = pattern
-    if first == "**":
-        taken = range(len(path) + 1)
-        if not rest:
-            return all(path[:-1])
-        return any(all(path[:count]) and is_meant(rest, path[count:]) for count in taken)
-    return bool(path) and is_like(first, path[0]) and is_meant(rest, path[1:])
 
 
 def is_meant_by_denial(rule: Rule, path: str) -> bool:
