@@ -18,9 +18,9 @@ from broker.app.health import probes
 from broker.app.home import Places, open_keys, open_storage
 from broker.app.identities import Identities
 from broker.app.policies import open_policies
+from broker.app.trail import trusted_keys
 from broker.audit.journal import Journal, Rotation
 from broker.audit.redaction import redact_path
-from broker.audit.statement import TrustedKeys
 from broker.audit.trail import AuditTrail
 from broker.exchange import Exchange
 from broker.gateway.base import Resource
@@ -29,7 +29,6 @@ from broker.gateway.metrics import GatewayMetrics
 from broker.gateway.server import GatewayServer
 from broker.grants import Grants
 from broker.identity.base import Audiences
-from broker.keys.jwk import verify_es256
 from broker.secrets.reader import ProviderSecrets, Secrets
 from broker.tokens import TaskTokens
 from providers.base import Dependencies
@@ -120,10 +119,9 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
 
 
 def _trail(settings: Settings, keys: KeySet) -> AuditTrail:
-    trusted = TrustedKeys(tuple(keys.public_jwks()["keys"]), verify_es256)
     rotation = Rotation(settings.audit.rotate_size, settings.audit.rotate_age)
-    journal = Journal(Places(settings.home).audit, keys.signer, trusted, rotation=rotation)
-    return AuditTrail(journal)
+    place = Places(settings.home).audit
+    return AuditTrail(Journal(place, keys.signer, trusted_keys(keys), rotation=rotation))
 
 
 def _limits(settings: Settings) -> GatewayLimits:

@@ -8,8 +8,8 @@ from typing import Final
 
 from broker.audit.redaction import redact_text
 
-_QUIET: Final = ("httpcore", "httpx", "watchfiles", "hvac", "urllib3", "asyncio")
-"""Libraries whose debug lines show requests and headers."""
+_QUIET: Final = ("asyncio", "httpcore", "httpx", "hvac", "urllib3", "uvicorn", "watchfiles")
+"""Libraries whose lesser lines show requests and headers, or say what the broker says itself."""
 
 
 class RedactingFormatter(logging.Formatter):
@@ -31,7 +31,7 @@ class RedactingFormatter(logging.Formatter):
 def configure_logging(level: str) -> None:
     """Send log records of `level` (`debug`, `info`, `warning`, `error`) and above to stderr.
 
-    Libraries that would log headers are held at warnings, whatever the level.
+    Libraries are held at warnings, whatever the level.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter())

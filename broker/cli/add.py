@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -93,6 +94,7 @@ def add(  # noqa: PLR0913 - each is an option
         _show_catalogue(json=json)
         return
     from broker.app.home import open_keys
+    from broker.app.trail import recorded
     from broker.cli.agents import choose_agent
     from broker.cli.documents import Documents, require_name
 
@@ -118,10 +120,11 @@ def add(  # noqa: PLR0913 - each is an option
     path = documents.add(f"services/{addition.service}.yaml", text)
     documents.grant(addition.agent, addition.scopes)
     documents.check()
-    if vault is None:
-        secrets = _read_secrets(entry, from_stdin=secret_stdin)
+    secrets = {} if vault is not None else _read_secrets(entry, from_stdin=secret_stdin)
+    granted = f"{' '.join(addition.scopes)} to {addition.agent}"
+    with recorded(settings, "service.add", f"granted {granted}", service=addition.service):
         _store(settings, keys.master, addition, secrets)
-    documents.write()
+        documents.write()
     output.emit(_summary(settings, addition, path), lambda: _tell(settings, addition, path), json)
 
 
@@ -213,13 +216,15 @@ def _store(
     settings: Settings, master: MasterKey, addition: Addition, secrets: Mapping[str, Secret]
 ) -> None:
     from broker.app.home import open_store
+    from broker.app.trail import recorded
 
-    store = open_store(settings, master)
-    try:
+    if not secrets:
+        return
+    with closing(open_store(settings, master)) as store:
         for field, secret in secrets.items():
-            store.put(addition.references[field].removeprefix("embedded:"), secret)
-    finally:
-        store.close()
+            reference = addition.references[field]
+            with recorded(settings, "secret.put", reference, service=addition.service):
+                store.put(reference.removeprefix("embedded:"), secret)
 
 
 def _show_catalogue(*, json: bool) -> None:

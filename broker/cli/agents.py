@@ -90,6 +90,7 @@ def enroll(
 ) -> None:
     """Make a key pair for an agent of this machine; the broker keeps the public key."""
     from broker.app.home import enrol_agent, open_keys
+    from broker.app.trail import recorded
     from broker.cli.documents import Documents, require_name
 
     settings = output.settings_from(home)
@@ -99,8 +100,9 @@ def enroll(
     if scope:
         documents.grant(name, scope)
         documents.check()
-    key = asyncio.run(enrol_agent(settings, name))
-    written = documents.write() if scope else ()
+    with recorded(settings, "agent.enrol", f"for {' '.join(scope or ['nothing yet'])}", agent=name):
+        key = asyncio.run(enrol_agent(settings, name))
+        written = documents.write() if scope else ()
 
     def human() -> None:
         typer.echo(f"Agent {name} is enrolled; its private key is {key}")
@@ -125,13 +127,16 @@ def grant(
     json: output.JsonOption = False,
 ) -> None:
     """Let an agent ask for more scopes."""
+    from broker.app.trail import recorded
     from broker.cli.documents import Documents, require_name
 
     settings = output.settings_from(home)
     require_name("an agent", name)
     documents = Documents(settings)
     path = documents.grant(name, scopes)
-    changed = documents.write()
+    documents.check()
+    with recorded(settings, "agent.grant", " ".join(scopes), agent=name):
+        changed = documents.write()
     said = "may now ask for" if changed else "could ask already for"
     output.emit(
         {"agent": name, "scopes": scopes, "policy": str(path), "changed": bool(changed)},
@@ -145,14 +150,16 @@ def unenroll(
 ) -> None:
     """Forget an agent's public keys: it can prove itself no more. Tokens it has live out."""
     from broker.app.home import Places, open_keys
+    from broker.app.trail import recorded
 
     settings = output.settings_from(home)
     open_keys(settings)
-    removed = asyncio.run(_unenroll(settings, name))
-    if not removed:
+    if name not in {key.agent for key in asyncio.run(_enrolled(settings))}:
         output.fail(f"no key is enrolled for {name!r}", "see `broker agents`")
     path = Places(settings.home).agent_key(name)
-    path.unlink(missing_ok=True)
+    with recorded(settings, "agent.unenrol", "all its keys", agent=name):
+        removed = asyncio.run(_unenroll(settings, name))
+        path.unlink(missing_ok=True)
     output.emit(
         {"agent": name, "removed_keys": removed},
         lambda: typer.echo(f"{removed} key(s) of {name} forgotten; {path} removed"),

@@ -161,9 +161,7 @@ async def _signed_report(settings: Settings) -> Report:
 
 def _verify(settings: Settings) -> Report:
     from broker.app.home import Places, open_keys
-    from broker.audit.statement import TrustedKeys
+    from broker.app.trail import trusted_keys
     from broker.audit.verify import verify
-    from broker.keys.jwk import verify_es256
 
-    keys = tuple(open_keys(settings).audit.public_jwks()["keys"])
-    return verify(Places(settings.home).audit, TrustedKeys(keys, verify_es256))
+    return verify(Places(settings.home).audit, trusted_keys(open_keys(settings).audit))

@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from broker.app.home import open_keys, open_store
 from broker.cli import catalogue
 from broker.cli.add import scopes_of
 from broker.settings import load_settings
+from tests.components.process import wait_until
 
 if TYPE_CHECKING:
     from tests.broker.cli.conftest import Commands
@@ -160,29 +162,34 @@ def test_scopes_of_names_them_after_the_service() -> None:
 
 
 def test_at_a_terminal_the_key_is_asked_for_without_echo(broker: Commands) -> None:
+    command = [sys.executable, "-m", "broker.cli", "add", "stripe", "--home", str(broker.home)]
+    status, seen = at_a_terminal(command, KEY)
+    assert status == 0, seen
+    assert KEY not in seen
+    assert "Stripe is added as stripe." in seen
+    document = yaml.safe_load((broker.home / "policies/services/stripe.yaml").read_text())
+    assert document["services"]["stripe"]["credential"]["secret"] == "embedded:stripe"
+    assert stored(broker, "stripe") == KEY.encode()
+
+
+def at_a_terminal(command: list[str], answer: str) -> tuple[int, str]:
+    """Run a command at a terminal, answer once it has turned echo off; return what was seen."""
     controller, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "broker.cli", "add", "stripe", "--home", str(broker.home)],
-        stdin=terminal,
-        stdout=terminal,
-        stderr=terminal,
-        close_fds=True,
+        command, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
     )
     os.close(terminal)
-    seen = b""
-    with process:
-        while b"not shown" not in seen:
-            seen += os.read(controller, 1024)
-        os.write(controller, f"{KEY}\n".encode())
+    try:
+        wait_until(lambda: not termios.tcgetattr(controller)[3] & termios.ECHO, "echo to be off")
+        os.write(controller, f"{answer}\n".encode())
+        seen = b""
         while True:
             try:
                 seen += os.read(controller, 1024)
             except OSError:  # the other end is closed
                 break
-        assert process.wait(timeout=30) == 0, seen
-    os.close(controller)
-    assert KEY.encode() not in seen
-    assert b"Stripe is added as stripe." in seen
-    document = yaml.safe_load((broker.home / "policies/services/stripe.yaml").read_text())
-    assert document["services"]["stripe"]["credential"]["secret"] == "embedded:stripe"
-    assert stored(broker, "stripe") == KEY.encode()
+        return process.wait(timeout=30), seen.decode()
+    finally:
+        process.kill()
+        process.wait()
+        os.close(controller)

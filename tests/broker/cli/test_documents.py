@@ -47,8 +47,8 @@ def settings(tmp_path: Path) -> Settings:
         (
             "    scopes:\n      # why\n      - api.read  # kept\n    # end\n    max_ttl: 5m\n",
             (
-                "    scopes:\n      # why\n      - api.read  # kept\n      - api.write\n      - api.purge\n"
-                "    # end\n    max_ttl: 5m\n"
+                "    scopes:\n      # why\n      - api.read  # kept\n      - api.write\n"
+                "      - api.purge\n    # end\n    max_ttl: 5m\n"
             ),
         ),
         (
