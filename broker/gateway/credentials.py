@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from broker.gateway.authorize import Admission
     from broker.gateway.base import Authority
+    from broker.gateway.route import Route
 
-    Key = tuple[str, str, str, str]
+    # The route stands for service and policy, the grant's jti for agent, task and claims.
+    Key = tuple[Route, str, str]
 
 _MOST: Final = 4096
 
@@ -23,7 +25,7 @@ _MOST: Final = 4096
 class Credentials:
     """Ask providers for credentials, and remember the answers by all that they depend on.
 
-    `clock` is the event loop's.
+    `clock` is the monotonic one, in seconds.
     """
 
     def __init__(self, authority: Authority, clock: Callable[[], float]) -> None:
@@ -33,7 +35,8 @@ class Credentials:
 
     def ready(self, admission: Admission) -> Credential | None:
         """Return the credential for an admitted request if it is at hand and fresh."""
-        credential = self._known.get(_key(admission))
+        key = (admission.route, admission.decision.scope, admission.grant.jti)
+        credential = self._known.get(key)
         if credential is not None and credential.fresh_until > self._clock():
             return credential
         return None
@@ -42,7 +45,7 @@ class Credentials:
         """Ask the provider; raise `ProviderError` if it has none, or none that is fit."""
         asked_at = self._clock()
         grant, service, scope = admission.grant, admission.route.service, admission.decision.scope
-        constraints = admission.policy.constraints(scope, grant)
+        constraints = admission.route.policy.constraints(scope, grant)
         if isinstance(constraints, Deny):
             raise ProviderError(constraints.reason)
         injection = await self._authority.injector(service).injection(
@@ -60,7 +63,7 @@ class Credentials:
         if injection.fresh_for > 0:
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[_key(admission)] = credential
+            self._known[admission.route, scope, grant.jti] = credential
         return credential
 
     def sweep(self) -> None:
@@ -68,9 +71,3 @@ class Credentials:
         now = self._clock()
         for key in [key for key, one in self._known.items() if one.fresh_until <= now]:
             del self._known[key]
-
-
-def _key(admission: Admission) -> Key:
-    # The grant stands for agent, task and claims; the policy's version for the constraints.
-    decision, grant = admission.decision, admission.grant
-    return (admission.policy.version, admission.route.service.name, decision.scope, grant.jti)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final, cast
 from broker.gateway.authorize import Rejection
 from broker.gateway.base import METADATA_PATH
 from broker.gateway.framing import ChunkedBody, LengthBody
-from broker.gateway.grammar import HEAD_END, Malformed, has_bare_line_feed
-from broker.gateway.problems import UNRECORDED, Refusal, head_too_large, malformed, render, report
+from broker.gateway.grammar import Malformed
+from broker.gateway.problems import UNRECORDED, Refusal, malformed, render, report
 from broker.gateway.relay import Relay
+from broker.gateway.request import RequestReader
 
 if TYPE_CHECKING:
     from broker.gateway.framing import Body
@@ -30,7 +31,8 @@ class AgentConnection(asyncio.Protocol):
         self._works = works
         self._connections = connections
         self._transport: asyncio.Transport | None = None
-        self._address: str | None = None
+        self.address: str | None = None
+        self._reader = RequestReader(works.limits)
         self._buffer = b""
         self._request: Request | None = None
         self._body: Body | None = None
@@ -41,25 +43,21 @@ class AgentConnection(asyncio.Protocol):
         self._slow = False  # whether writing is
         self._closing = False  # whether what still comes is of no interest
         self._unsent = 0
-        self._deadline = works.clock() + works.limits.idle_timeout
+        self._deadline: float | None = None  # see Relay.deadline
 
-    @property
-    def address(self) -> str | None:
-        """The numeric address at the other end."""
-        return self._address
-
-    @property
     def lasting(self) -> bool:
-        """Whether the connection may serve another request after this one."""
-        closes = self._request is None or self._request.fields.closes
-        return not (closes or self._closing or self._works.draining)
+        """Tell whether the connection may serve another request after this one."""
+        request = self._request
+        return not (
+            request is None or request.fields.closes or self._closing or self._works.draining
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (`asyncio.Protocol`)."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(self._works.limits.buffer_bytes)
         peer = transport.get_extra_info("peername")
-        self._address = str(peer[0]) if peer else None
+        self.address = str(peer[0]) if peer else None
         if len(self._connections) < self._works.limits.connections:
             self._connections.add(self)
         else:
@@ -105,7 +103,7 @@ class AgentConnection(asyncio.Protocol):
         body, request = self._body, self._request
         # A body that is all here can be skipped; to wait for the rest of one is not worth it.
         skips = body is None or (isinstance(body, LengthBody) and body.left <= len(self._buffer))
-        keep = skips and self.lasting and not refusal.final
+        keep = skips and self.lasting() and not refusal.final
         to_head = request is not None and request.method == b"HEAD"
         self.write(render(refusal, self._works.resource, body=not to_head, close=not keep))
         self.finish(keep=keep)
@@ -118,8 +116,9 @@ class AgentConnection(asyncio.Protocol):
             self._shut()
             return
         self._in_head = False
-        self._deadline = self._works.clock() + self._works.limits.idle_timeout
-        self.release()
+        self._deadline = None
+        if self._held:
+            self.release()
         if self._buffer:
             self._advance()
 
@@ -148,21 +147,34 @@ class AgentConnection(asyncio.Protocol):
             self._transport.close()
 
     def tick(self, now: float) -> None:
-        """Keep the deadlines; called a few times a second."""
-        if self._relay is not None:
-            if now >= self._relay.deadline:
-                self._relay.expire()
+        """Keep the deadlines; `now` is of the monotonic clock."""
+        relay = self._relay
+        if relay is not None:
+            if relay.deadline is None:
+                relay.deadline = now + relay.patience()
+            elif now >= relay.deadline:
+                relay.expire()
+        elif self._deadline is None:
+            self._deadline = now + self._patience()
         elif now >= self._deadline and self._transport is not None:
-            unsent = self._transport.get_write_buffer_size()
-            if unsent and unsent != self._unsent:
-                self._unsent = unsent  # the agent still takes its response, if slowly
-                self._deadline = now + self._works.limits.body_timeout
-            elif self._in_head and not self._closing:
-                limit = self._works.limits.head_timeout
-                detail = f"the request's head was not complete within {limit:g} s"
-                self._reject(Rejection(Refusal("request_timeout", detail, final=True)))
-            else:
-                self.abort()
+            self._expire(self._transport)
+
+    def _patience(self) -> float:
+        limits = self._works.limits
+        if self._closing:
+            return limits.linger
+        return limits.head_timeout if self._in_head else limits.idle_timeout
+
+    def _expire(self, transport: asyncio.Transport) -> None:
+        unsent = transport.get_write_buffer_size()
+        if unsent and unsent != self._unsent:
+            self._unsent = unsent  # the agent still takes its response, if slowly
+            self._deadline = None
+        elif self._in_head and not self._closing:
+            detail = f"its head was not complete within {self._works.limits.head_timeout:g} s"
+            self._reject(Rejection(Refusal("request_timeout", detail, final=True)))
+        else:
+            self.abort()
 
     def _advance(self) -> None:
         """Take from the buffer all that can be taken now."""
@@ -170,8 +182,16 @@ class AgentConnection(asyncio.Protocol):
             return
         self._advancing = True
         try:
-            while self._buffer and not self._closing and self._step():
-                pass
+            while self._buffer and not self._closing:
+                if self._body is not None:
+                    self._take_body(self._body)
+                elif self._relay is None and not self._slow:
+                    if not self._take_head():
+                        break
+                else:
+                    if len(self._buffer) > self._works.limits.buffer_bytes:
+                        self.hold()
+                    break
         except Malformed as error:
             self._break_off(malformed(f"the request's body: {error}"))
         except Exception as error:  # noqa: BLE001 - a defect costs one connection, not the gateway
@@ -181,17 +201,7 @@ class AgentConnection(asyncio.Protocol):
         finally:
             self._advancing = False
 
-    def _step(self) -> bool:
-        """Take a body's part or a head from the buffer; return whether to go on."""
-        if self._body is not None:
-            return self._take_body(self._body)
-        if self._relay is None and not self._slow:
-            return self._take_head()
-        if len(self._buffer) > self._works.limits.buffer_bytes:
-            self.hold()
-        return False
-
-    def _take_body(self, body: Body) -> bool:
+    def _take_body(self, body: Body) -> None:
         content = body.feed(self._buffer)
         self._buffer = body.rest
         if body.done:
@@ -200,64 +210,49 @@ class AgentConnection(asyncio.Protocol):
             self._relay.add(content)
         if self._relay is not None and body.done:
             self._relay.end()
-        return body.done
 
     def _take_head(self) -> bool:
-        end = self._buffer.find(HEAD_END)
-        if end < 0:
-            self._await_head()
-            return False
-        end += len(HEAD_END)
-        if end > self._works.limits.head_bytes:
-            self._reject(Rejection(head_too_large(self._works.limits.head_bytes)))
-            return False
-        head, self._buffer = self._buffer[:end], self._buffer[end:]
-        self._begin(head)
-        return True
+        """Judge the request that the buffer begins with, and send it on its way if allowed.
 
-    def _await_head(self) -> None:
-        limits = self._works.limits
-        if not self._in_head:
-            self._in_head = True
-            self._deadline = self._works.clock() + limits.head_timeout
-        if not self._buffer[:1].isalpha():
-            self._reject(Rejection(malformed("it does not begin with a method")))
-        elif has_bare_line_feed(self._buffer):
-            self._reject(Rejection(malformed("a line of the head ends in LF alone")))
-        elif len(self._buffer) > limits.head_bytes:
-            self._reject(Rejection(head_too_large(limits.head_bytes)))
-
-    def _begin(self, head: bytes) -> None:
-        """Judge a request, and send it on its way if policy allows it."""
-        request = self._works.reader.read(head)
+        Return False if its head is not complete yet.
+        """
+        works = self._works
+        request = self._reader.read(self._buffer)
+        if request is None:
+            if not self._in_head:
+                self._in_head = True
+                self._deadline = None
+            return False
         if isinstance(request, Refusal):
             self._reject(Rejection(request))
-            return
+            return True
         self._request = request
+        self._buffer = self._buffer[request.size :]
         fields = request.fields
         if fields.has_body:
             self._body = ChunkedBody() if fields.chunked else LengthBody(fields.length or 0)
         if request.path == _METADATA and request.method in {b"GET", b"HEAD"}:
             self._tell_metadata(request.method)
-            return
-        verdict = self._works.authorization.decide(request)
+            return True
+        verdict = works.authorization.decide(request)
         if isinstance(verdict, Rejection):
             self._reject(verdict)
-            return
-        self._relay = Relay(self._works, self, verdict)
-        self._relay.start()
+        else:
+            self._relay = Relay(works, self, verdict)
+            self._relay.start()
+        return True
 
     def _tell_metadata(self, method: bytes) -> None:
         document = self._works.resource.document()
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
-        keep = self.lasting and self._body is None
+        keep = self.lasting() and self._body is None
         head %= len(document), b"" if keep else b"Connection: close\r\n"
         self.write(head + document if method == b"GET" else head)
         self.finish(keep=keep)
 
     def _reject(self, rejection: Rejection) -> None:
         """Put a refusal on record, and say it."""
-        recorded = self._works.recorder.reject(rejection, self._request, self._address)
+        recorded = self._works.recorder.reject(rejection, self._request, self.address)
         self.refuse(rejection.refusal if recorded else UNRECORDED)
 
     def _break_off(self, refusal: Refusal) -> None:
@@ -270,7 +265,7 @@ class AgentConnection(asyncio.Protocol):
         """Say that nothing more will come, and wait a little for the agent to have read it."""
         self._closing = True
         self._buffer = b""
-        self._deadline = self._works.clock() + self._works.limits.linger
+        self._deadline = None
         transport = self._transport
         if transport is None or transport.is_closing():
             return

@@ -51,7 +51,7 @@ class Removal(NamedTuple):
 class Credential:
     """A provider's injection as bytes for the wire, and what makes room for it.
 
-    `fresh_until` is in seconds of the event loop's clock. Raises `ProviderError` for an
+    `fresh_until` is in seconds of the monotonic clock. Raises `ProviderError` for an
     injection that would not stay within the place it is written to.
     """
 
@@ -109,9 +109,8 @@ def upstream_head(admission: Admission, credential: Credential) -> bytes:
     request, route = admission.request, admission.route
     removal = credential.removal
     forwarded = request.fields.derived.get(removal)
-    if not isinstance(forwarded, _Forwarded):
-        forwarded = _forwarded(request.fields, removal)
-        request.fields.derived[removal] = forwarded
+    if forwarded is None:
+        forwarded = request.fields.derived[removal] = _forwarded(request.fields, removal)
     target = route.base_path + admission.path
     query = request.query
     if removal.parameters:

@@ -6,19 +6,17 @@ Connections belong to an upstream and to no agent: nothing in them depends on wh
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from broker.gateway.problems import Refusal, report
-from broker.gateway.response import ResponseReader
 from broker.gateway.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
-    from broker.gateway.authorize import Route
     from broker.gateway.guard import Connector
     from broker.gateway.limits import GatewayLimits
+    from broker.gateway.route import Route
 
 
 class Waiter(Protocol):
@@ -60,8 +58,7 @@ class Pool:
     def __init__(self, connector: Connector, limits: GatewayLimits) -> None:
         self._connector = connector
         self._limits = limits
-        self._reader = ResponseReader(limits)
-        self._upstreams: dict[Hashable, _Upstream] = {}
+        self._upstreams: dict[str, _Upstream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -94,13 +91,13 @@ class Pool:
     def give(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can be used again."""
         upstream = self._upstreams[connection.key]
-        following = _next(upstream)
+        following = _next(upstream) if upstream.waiters else None
         if following is not None:
             following[1].connected(connection)
-        elif self._closed or not connection.usable:
+        elif self._closed:
             connection.abort()
         else:
-            connection.idle_since = asyncio.get_running_loop().time()
+            connection.idle_since = time.monotonic()
             upstream.idle.append(connection)
 
     def lost(self, connection: UpstreamConnection) -> None:
@@ -112,7 +109,7 @@ class Pool:
         self._serve_next(upstream)
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for too long; `now` is of the event loop's clock."""
+        """Close what has been idle for too long; `now` is of the monotonic clock."""
         oldest = now - self._limits.pool_idle
         for key, upstream in list(self._upstreams.items()):
             stale = [one for one in upstream.idle if one.idle_since < oldest]
@@ -140,7 +137,7 @@ class Pool:
 
     async def _connect(self, upstream: _Upstream, route: Route, waiter: Waiter) -> None:
         def make() -> UpstreamConnection:
-            return UpstreamConnection(route.pool_key, self._limits, self._reader, self)
+            return UpstreamConnection(route.pool_key, self._limits, self)
 
         try:
             result = await self._connector.open(route.upstream, make)
@@ -153,12 +150,12 @@ class Pool:
             if waiter.waiting:
                 waiter.unconnected(result)
             self._serve_next(upstream)
-        elif not waiter.waiting:
-            self.give(result)
-        elif result.usable:
+        elif not result.usable:
+            waiter.unconnected(Refusal("upstream_closed", "the service closed the connection"))
+        elif waiter.waiting:
             waiter.connected(result)
         else:
-            waiter.unconnected(Refusal("upstream_closed", "the service closed the connection"))
+            self.give(result)
 
     def _serve_next(self, upstream: _Upstream) -> None:
         following = _next(upstream)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
-from contextlib import suppress
 from itertools import count
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 from broker.errors import AuditUnavailable
 from broker.model import AuditRecord
@@ -19,21 +19,12 @@ if TYPE_CHECKING:
     from broker.gateway.metrics import GatewayMetrics
     from broker.gateway.request import Request
 
+_log: Final = logging.getLogger(__name__)
+
+Result = tuple[Literal["allow", "error"], int | None, str | None]
+"""How a request ended: decision, status (None: the agent got no whole answer), detail."""
+
 ACTION: Final = "proxy.request"
-
-
-class Outcome(NamedTuple):
-    """How a request ended: its status, or None where the agent got no whole answer.
-
-    `seconds` is from its head to its end; `bytes_in` and `bytes_out` are of the bodies.
-    """
-
-    decision: Literal["allow", "error"]
-    status: int | None
-    seconds: float
-    bytes_in: int
-    bytes_out: int
-    detail: str | None = None
 
 
 class Recorder:
@@ -58,58 +49,73 @@ class Recorder:
 
         Returns the record. Raises `AuditUnavailable` if the trail cannot take it.
         """
-        request, route, grant, decision, path, policy = admission
-        target = path if request.query is None else b"%b?%b" % (path, request.query)
-        # By position: this is made for each request, and keywords would double its cost.
-        record = AuditRecord(
-            time.time(),
-            ACTION,
-            "intent",
-            self._operation(),
-            "allow",
-            grant.agent,
-            grant.issuer,
-            grant.subject,
-            grant.jti,
-            grant.task,
-            grant.reason,
-            route.service.name,
-            decision.scope,
-            decision.rule,
-            request.method.decode(),
-            self._redact_path(target),
-            None,
-            None,
-            None,
-            None,
-            decision.risk,
-            policy.version,
-            source,
+        request, grant, decision = admission.request, admission.grant, admission.decision
+        target = admission.path
+        if request.query is not None:
+            target = b"%b?%b" % (target, request.query)
+        # Past the checks of AuditRecord.__new__, for this is done twice for each request.
+        record = tuple.__new__(
+            AuditRecord,
+            (
+                time.time(),
+                ACTION,
+                "intent",
+                f"{self._prefix}-{next(self._numbers)}",
+                "allow",
+                grant.agent,
+                grant.issuer,
+                grant.subject,
+                grant.jti,
+                grant.task,
+                grant.reason,
+                admission.route.service.name,
+                decision.scope,
+                decision.rule,
+                request.method.decode(),
+                self._redact_path(target),
+                None,
+                None,
+                None,
+                None,
+                decision.risk,
+                admission.route.policy.version,
+                source,
+                None,
+            ),
         )
         self._trail.append(record, durable)
         return record
 
-    def settle(self, intent: AuditRecord, outcome: Outcome) -> None:
-        """Record how a request ended that was sent on, or was about to be."""
-        decision, status, seconds, bytes_in, bytes_out, detail = outcome
-        self._metrics.count(intent.service, decision, status, seconds)
-        record = AuditRecord(
-            time.time(),
-            ACTION,
-            "outcome",
-            intent[3],
-            decision,
-            *intent[5:16],
-            status,
-            round(seconds * 1000, 3),
-            bytes_in,
-            bytes_out,
-            *intent[20:23],
-            detail,
+    def settle(
+        self,
+        intent: AuditRecord,
+        result: Result,
+        seconds: float,
+        sizes: tuple[int, int],
+    ) -> None:
+        """Record how a request ended that was sent on, or was about to be.
+
+        `seconds` is from the request's head to the end, `sizes` are the bytes of the request's
+        body and of the response's.
+        """
+        decision, status, detail = result
+        self._metrics.count(intent[11], decision, status, seconds)
+        latency_ms = int(seconds * 1e6) / 1e3
+        record = tuple.__new__(
+            AuditRecord,
+            (
+                *(time.time(), ACTION, "outcome", intent[3], decision),
+                *intent[5:16],
+                *(status, latency_ms, *sizes),
+                *intent[20:23],
+                detail,
+            ),
         )
-        # The intent stands, and says that the outcome is missing.
-        with suppress(AuditUnavailable):
+        try:
             self._trail.append(record)
+        except AuditUnavailable as error:
+            # The intent stands, and says that the outcome is missing.
+            _log.warning("an outcome is not on record: %s", error)
 
     def reject(self, rejection: Rejection, request: Request | None, source: str | None) -> bool:
         """Record a refusal; return False if the trail cannot take it."""
@@ -145,4 +151,4 @@ class Recorder:
         return True
 
     def _operation(self) -> str:
-        return f"{self._prefix}-{next(self._numbers):x}"
+        return f"{self._prefix}-{next(self._numbers)}"

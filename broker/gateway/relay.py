@@ -13,7 +13,6 @@ from broker.errors import AuditUnavailable
 from broker.gateway.framing import LAST_CHUNK, chunk
 from broker.gateway.inject import upstream_head
 from broker.gateway.problems import UNRECORDED, Refusal, report, too_large
-from broker.gateway.record import Outcome
 from broker.gateway.request import IDEMPOTENT, SAFE
 from broker.gateway.translate import translate
 from broker.gateway.upload import Upload
@@ -28,13 +27,15 @@ if TYPE_CHECKING:
     from broker.model import AuditRecord
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NO_CONTENT: Final = 204
 
 
 class Relay:
-    """One admitted request; `deadline` is when `expire` is due, by the event loop's clock.
+    """One admitted request.
 
     It is `over` once the agent has nothing more to expect of it and its outcome is recorded.
+    `deadline` is when `expire` is due, by the monotonic clock. Whatever happens sets it to None,
+    and the next tick of the gateway's clock to that time plus `patience`: so events cost
+    nothing, and deadlines are late by a tick.
     """
 
     __slots__ = (
@@ -49,7 +50,6 @@ class Relay:
         "_ended",
         "_head",
         "_held",
-        "_held_bytes",
         "_intent",
         "_keep",
         "_method",
@@ -72,23 +72,22 @@ class Relay:
         self._durable = False
         self._credential: Credential | None = None
         self._upstream: UpstreamConnection | None = None
-        self._retried = False
-        fields = admission.request.fields
         self._upload: Upload | None = None
-        if fields.has_body:
-            buffer = works.limits.buffer_bytes
-            self._upload = Upload(client, chunked=fields.chunked, buffer=buffer)
+        self._retried = False
         self._head: ResponseHead | None = None
         self._chunks = False  # whether the response leaves in chunks
         self._keep = False
-        self._held: list[bytes] = []  # of the response, until the intent is durable
-        self._held_bytes = 0
+        self._held: list[bytes] | None = None  # of the response, until the intent is durable
         self._bytes_out = 0
         self._begun = False  # whether the agent has been sent a part of the response
         self._ended = False  # whether the upstream's response is complete
         self._client_slow = False
-        self.deadline = self._started + works.limits.preparation_timeout
+        self.deadline: float | None = None
         self.over = False
+        fields = admission.request.fields
+        if fields.has_body:
+            buffer = works.limits.buffer_bytes
+            self._upload = Upload(client, chunked=fields.chunked, buffer=buffer)
 
     @property
     def waiting(self) -> bool:
@@ -118,15 +117,13 @@ class Relay:
         self._upload.add(content)
         if self._upload.size > self._works.limits.body_bytes:
             self.fail(too_large(self._works.limits.body_bytes))
-        elif self._upstream is not None:
-            self._wait()
+        self.deadline = None
 
     def end(self) -> None:
         """Take note that the request's body is complete."""
         if self._upload is not None and not self.over:
             self._upload.end()
-            if self._upstream is not None:
-                self._wait()
+            self.deadline = None
 
     def hung_up(self) -> None:
         """Give up, for the agent has closed its connection."""
@@ -138,14 +135,25 @@ class Relay:
         self._client_slow = True
         if self._upstream is not None:
             self._upstream.pause()
-        self._wait()
+        self.deadline = None
 
     def client_ready(self) -> None:
         """Read on."""
         self._client_slow = False
         if self._upstream is not None:
             self._upstream.resume()
-        self._wait()
+        self.deadline = None
+
+    def patience(self) -> float:
+        """Return how many seconds may pass before something must happen."""
+        upstream, limits = self._admission.route.upstream, self._works.limits
+        if not self._durable or self._credential is None:
+            return limits.preparation_timeout
+        if self._upstream is None:
+            return upstream.connect_timeout + 1  # the connector keeps the time itself
+        if self._client_slow or (self._upload is not None and not self._upload.done):
+            return limits.body_timeout
+        return upstream.first_byte_timeout if self._head is None else upstream.idle_timeout
 
     def expire(self) -> None:
         """Give up, for somebody has not kept the deadline."""
@@ -179,16 +187,14 @@ class Relay:
         if self._credential is None:
             raise RuntimeError("connected before there is a credential")
         self._upstream = connection
-        connection.begin(self, self._method)
-        connection.write(upstream_head(self._admission, self._credential))
         upload = self._upload
-        if upload is None:
-            connection.sent()
-        else:
-            if self._admission.request.fields.expectation and not upload.size:
+        head = upstream_head(self._admission, self._credential)
+        connection.begin(self, self._method, head, whole=upload is None)
+        if upload is not None:
+            if self._admission.request.fields.expects and not upload.size:
                 self._client.write(CONTINUE)
             upload.flow(connection)
-        self._wait()
+        self.deadline = None
 
     def unconnected(self, refusal: Refusal) -> None:
         """Give up, for there is no connection to be had (`pool.Waiter`)."""
@@ -198,28 +204,30 @@ class Relay:
         """Let the agent wait with the rest of its body (`upstream.Receiver`)."""
         if self._upload is not None:
             self._upload.brake()
-            self._wait()
+            self.deadline = None
 
     def upstream_ready(self) -> None:
         """Let the agent go on with its body (`upstream.Receiver`)."""
         if self._upload is not None:
             self._upload.ease()
-            self._wait()
+            self.deadline = None
 
     def answered(self, head: ResponseHead, content: bytes, *, done: bool) -> None:
         """Begin the response (`upstream.Receiver`)."""
         self._head = head
         # With a part of its body unread, the request is the last of its connection.
-        self._keep = self._client.lasting and (self._upload is None or self._upload.done)
-        lines = head.line + head.lines
+        keep = self._client.lasting() and (self._upload is None or self._upload.done)
+        self._keep = keep
+        if keep and head.ready is not None:
+            self._pass_on(head.ready, content, done=done)
+            return
+        lines = head.start
         if head.translated and self._credential is not None:
             lines += translate(head.translated, self._admission.route, self._credential)
-        if head.length is not None and head.status != _NO_CONTENT:
-            lines += b"Content-Length: %d\r\n" % head.length
-        elif head.body(self._method) is not None:
+        if head.length is None and head.has_body(self._method):
             self._chunks = True
             lines += b"Transfer-Encoding: chunked\r\n"
-        lines += b"\r\n" if self._keep else b"Connection: close\r\n\r\n"
+        lines += b"\r\n" if keep else b"Connection: close\r\n\r\n"
         self._pass_on(lines, content, done=done)
 
     def content(self, content: bytes, *, done: bool) -> None:
@@ -268,47 +276,30 @@ class Relay:
 
     def _send(self, credential: Credential) -> None:
         self._credential = credential
-        self._wait()
+        self.deadline = None
         self._works.pool.take(self._admission.route, self)
 
-    def _wait(self) -> None:
-        """Set the deadline for whatever is awaited now."""
-        upstream, limits = self._admission.route.upstream, self._works.limits
-        if self._upstream is None:
-            patience = upstream.connect_timeout + 1  # the connector keeps the time itself
-        elif self._client_slow or (self._upload is not None and not self._upload.done):
-            patience = limits.body_timeout
-        elif self._head is None:
-            patience = upstream.first_byte_timeout
-        else:
-            patience = upstream.idle_timeout
-        self.deadline = self._works.clock() + patience
-
     def _pass_on(self, lines: bytes, content: bytes, *, done: bool) -> None:
+        self._bytes_out += len(content)
+        if self._chunks:
+            content = (chunk(content) if content else b"") + (LAST_CHUNK if done else b"")
         if done:
             self._ended = True
             self._upstream = None  # somebody else's by now
-        if content:
-            self._bytes_out += len(content)
-            if self._chunks:
-                content = chunk(content)
-        if done and self._chunks:
-            content += LAST_CHUNK
-        data = lines + content
         if not self._durable:
-            self._hold(data)
+            self._hold(lines + content)
             return
         self._begun = True
-        self._client.write(data)
+        self._client.write(lines + content)
         if done:
             self._answer_is_out()
         elif not self._client_slow:
-            self._wait()
+            self.deadline = None
 
     def _hold(self, data: bytes) -> None:
-        self._held.append(data)
-        self._held_bytes += len(data)
-        if self._held_bytes > self._works.limits.buffer_bytes and self._upstream is not None:
+        held = self._held = self._held or []
+        held.append(data)
+        if self._bytes_out > self._works.limits.buffer_bytes and self._upstream is not None:
             self._upstream.pause()
 
     def _release(self) -> None:
@@ -316,7 +307,7 @@ class Relay:
             return
         self._begun = True
         self._client.write(b"".join(self._held))
-        self._held.clear()
+        self._held = None
         if self._ended:
             self._answer_is_out()
         elif self._upstream is not None and not self._client_slow:
@@ -335,6 +326,5 @@ class Relay:
             self._upstream = None
         if self._intent is not None:
             seconds = self._works.clock() - self._started
-            bytes_in = self._upload.size if self._upload is not None else 0
-            outcome = Outcome(decision, status, seconds, bytes_in, self._bytes_out, detail)
-            self._works.recorder.settle(self._intent, outcome)
+            sizes = (self._upload.size if self._upload is not None else 0, self._bytes_out)
+            self._works.recorder.settle(self._intent, (decision, status, detail), seconds, sizes)

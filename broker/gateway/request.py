@@ -1,23 +1,30 @@
 """A request head, read once and strictly.
 
-The request line differs from request to request, the header fields of one client hardly
-ever do. So the line is read each time, and what the fields mean is remembered by their bytes.
+The request line differs from request to request; the header fields that follow it on one
+connection hardly ever do. So the line is read each time, and what the fields mean is remembered
+for as long as the next request repeats their bytes.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
 import httptools
 
-from broker.gateway.grammar import Malformed, connection_options, read_fields, read_framing
-from broker.gateway.problems import Refusal, malformed, too_large
+from broker.gateway.grammar import (
+    HEAD_END,
+    Malformed,
+    connection_options,
+    has_bare_line_feed,
+    read_fields,
+    read_framing,
+)
+from broker.gateway.problems import Refusal, head_too_large, malformed, too_large
 from broker.policy.rules import METHODS
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from broker.gateway.grammar import Field
     from broker.gateway.limits import GatewayLimits
 
@@ -29,140 +36,157 @@ IDEMPOTENT: Final = SAFE | {b"PUT", b"DELETE"}
 
 _METHODS: Final = frozenset(method.encode() for method in METHODS)
 
-_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9]\.[0-9])")
-_ABSOLUTE: Final = re.compile(rb"http://([^/?#]+)(/.*)", re.IGNORECASE)
+_LINE: Final = re.compile(
+    # method, then path and query as they stand; without `#`, which neither can hold
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (/[!-\"$->@-~]*)(?:\?([!-\"$-~]*))? HTTP/1\.1\r\n"
+).match
+_OTHER_LINE: Final = re.compile(
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) (?:(?i:http)://([!-\"$-.0->@-~]+)(?=/))?([!-~]+)"
+    rb" HTTP/([0-9]\.[0-9])\r\n"
+).match
+_METHOD_REFUSED: Final = Refusal(
+    "method_refused",
+    "a method is an upper-case word that policies may name, such as GET or POST; "
+    "TRACE and CONNECT never pass",
+    final=True,
+)
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
-
-_REMEMBERED_BLOCKS: Final = 512
-_REMEMBERED_BYTES: Final = 4096
 
 
 class RequestFields:
-    """What one block of header fields means, shared by the requests that repeat its bytes.
+    """What one block of header fields means, for every request on a connection that repeats it.
 
-    `closes` is true where the agent will not use the connection again and `upgrades` where it
-    asks for another protocol; `expectation` is the value of Expect, in lower case. `derived`
-    keeps what authorisation and injection work out from the fields alone.
+    `block` is the bytes themselves. `refusal` is why no request with these fields is served, if
+    there is a reason. `closes` is true where the agent will not use the connection again,
+    `upgrades` where it asks for another protocol, `expects` where it waits for 100 (Continue).
+    `derived` keeps what authorisation and injection work out from the fields alone.
     """
 
     __slots__ = (
+        "block",
         "chunked",
         "closes",
         "derived",
-        "expectation",
+        "expects",
         "fields",
+        "has_body",
         "host",
         "length",
         "options",
+        "refusal",
         "upgrades",
     )
 
-    def __init__(self, fields: tuple[Field, ...]) -> None:
+    def __init__(self, block: bytes, fields: tuple[Field, ...], body_limit: int) -> None:
         hosts = [field.value for field in fields if field.key == b"host"]
         if len(hosts) != 1:
             raise Malformed(f"it has {len(hosts)} Host fields where exactly one is expected")
         if not _HOST.fullmatch(hosts[0]):
             raise Malformed("Host is not a host name or address with an optional port")
         framing = read_framing(fields)
+        expected = {field.value.lower() for field in fields if field.key == b"expect"}
+        self.block = block
         self.fields = fields
         self.host = hosts[0]
         self.chunked = framing.chunked
         self.length = framing.length
+        self.has_body = framing.chunked or bool(framing.length)
         self.options = connection_options(fields)
         self.closes = b"close" in self.options
         self.upgrades = any(field.key == b"upgrade" for field in fields)
-        expectations = [field.value.lower() for field in fields if field.key == b"expect"]
-        self.expectation = b", ".join(expectations) or None
-        self.derived: dict[Hashable, object] = {}
+        self.expects = bool(expected)
+        self.refusal: Refusal | None = None
+        if expected - {b"100-continue"}:
+            detail = "only `Expect: 100-continue` is known"
+            self.refusal = Refusal("expectation_failed", detail, final=True)
+        elif framing.length is not None and framing.length > body_limit:
+            self.refusal = too_large(body_limit)
+        self.derived: dict[Any, Any] = {}
 
-    @property
-    def has_body(self) -> bool:
-        """Tell whether body bytes follow the head."""
-        return self.chunked or bool(self.length)
 
-
-class Request(NamedTuple):
+@dataclass(slots=True)  # not frozen, which would double the cost of making one
+class Request:
     """A request head that can be read in one way only; `path` and `query` are raw bytes.
 
-    `query` is None where the target has no question mark.
+    `query` is None where the target has no question mark. `size` is the head's in bytes.
     """
 
     method: bytes
     path: bytes
     query: bytes | None
     fields: RequestFields
+    size: int
 
 
 class RequestReader:
-    """Read request heads within the limits."""
+    """Read the request heads of one connection within the limits."""
 
     def __init__(self, limits: GatewayLimits) -> None:
         self._limits = limits
-        self._remembered: dict[bytes, RequestFields] = {}
+        self._last: RequestFields | None = None
 
-    def read(self, head: bytes) -> Request | Refusal:
-        """Read a complete head, its empty line included."""
-        start = head.find(b"\r\n") + 2
-        line = _LINE.fullmatch(head, 0, start - 2)
+    def read(self, data: bytes) -> Request | Refusal | None:
+        """Read the head that `data` begins with; None if it is not complete yet."""
+        line = _LINE(data)
+        fields = self._last
+        if line is None or fields is None or not data.startswith(fields.block, line.end()):
+            return self._read_anew(data, line)
+        method, path, query = line.groups()
+        start = line.end()
+        if method in _METHODS and fields.refusal is None and start <= self._limits.target_bytes:
+            return Request(method, path, query, fields, start + len(fields.block))
+        return self._refusal(method, fields)
+
+    def _read_anew(self, data: bytes, line: re.Match[bytes] | None) -> Request | Refusal | None:
+        end = data.find(HEAD_END) + len(HEAD_END)
+        if end < len(HEAD_END):
+            return self._unfinished(data)
+        if end > self._limits.head_bytes:
+            return head_too_large(self._limits.head_bytes)
         if line is None:
-            return malformed("the request line is not `METHOD target HTTP/1.1`")
-        method, target, version = line.groups()
-        if version != b"1.1":
-            return Refusal("version_refused", "send the request as HTTP/1.1", final=True)
-        if len(target) > self._limits.target_bytes:
-            return Refusal(
-                "target_too_long",
-                f"the target has {len(target)} bytes; at most {self._limits.target_bytes} are read",
-                final=True,
-            )
-        if method not in _METHODS:
-            return Refusal(
-                "method_refused",
-                "a method is an upper-case word that policies may name, such as GET or POST; "
-                "TRACE and CONNECT never pass",
-                final=True,
-            )
+            return self._read_other(data[:end])
+        start = line.end()
         try:
-            fields = self._fields(head, start)
+            found = read_fields(
+                data[:end], start, httptools.HttpRequestParser, self._limits.head_fields
+            )
+            self._last = RequestFields(data[start:end], found, self._limits.body_bytes)
         except Malformed as error:
             return malformed(str(error))
-        return self._refusal(fields) or _request(method, target, fields)
+        return self.read(data)
 
-    def forget(self) -> None:
-        """Drop what is remembered, with all that was derived from it."""
-        self._remembered.clear()
-
-    def _refusal(self, fields: RequestFields) -> Refusal | None:
-        if fields.expectation not in {None, b"100-continue"}:
-            return Refusal("expectation_failed", "only `Expect: 100-continue` is known", final=True)
-        if fields.length is not None and fields.length > self._limits.body_bytes:
-            return too_large(self._limits.body_bytes)
+    def _unfinished(self, data: bytes) -> Refusal | None:
+        if not data[:1].isalpha():
+            return malformed("it does not begin with a method")
+        if has_bare_line_feed(data):
+            return malformed("a line of the head ends in LF alone")
+        if len(data) > self._limits.head_bytes:
+            return head_too_large(self._limits.head_bytes)
         return None
 
-    def _fields(self, head: bytes, start: int) -> RequestFields:
-        block = head[start:]
-        known = self._remembered.get(block)
-        if known is not None:
-            return known
-        fields = RequestFields(
-            read_fields(head, start, httptools.HttpRequestParser, self._limits.head_fields)
+    def _refusal(self, method: bytes, fields: RequestFields) -> Refusal:
+        if method not in _METHODS:
+            return _METHOD_REFUSED
+        limit = self._limits.target_bytes
+        return fields.refusal or Refusal(
+            "target_too_long", f"at most {limit} bytes of request line are read", final=True
         )
-        if len(block) <= _REMEMBERED_BYTES:
-            if len(self._remembered) >= _REMEMBERED_BLOCKS:
-                self._remembered.clear()
-            self._remembered[block] = fields
-        return fields
 
-
-def _request(method: bytes, target: bytes, fields: RequestFields) -> Request | Refusal:
-    if not target.startswith(b"/"):
-        absolute = _ABSOLUTE.fullmatch(target)
-        if absolute is None:
+    def _read_other(self, head: bytes) -> Request | Refusal | None:
+        """Read what is not in the usual form: an absolute target, or no request at all."""
+        line = _OTHER_LINE(head)
+        if line is None:
+            return malformed("the request line is not `METHOD target HTTP/1.1`")
+        method, authority, target, version = line.groups()
+        if version != b"1.1":
+            return Refusal("version_refused", "send the request as HTTP/1.1", final=True)
+        if method in {b"CONNECT", b"TRACE"}:
+            return _METHOD_REFUSED
+        if authority is None or b"#" in target:
             return malformed("the target is neither a path nor an http URL with one")
-        if absolute[1].lower() != fields.host.lower():
-            return malformed("the authority in the target is not the one in Host")
-        target = absolute[2]
-    if b"#" in target:
-        return malformed("the target has a fragment")
-    path, mark, query = target.partition(b"?")
-    return Request(method, path, query if mark else None, fields)
+        request = self.read(b"%b %b HTTP/1.1\r\n%b" % (method, target, head[line.end() :]))
+        if isinstance(request, Request):
+            if request.fields.host.lower() != authority.lower():
+                return malformed("the authority in the target is not the one in Host")
+            request.size = len(head)
+        return request

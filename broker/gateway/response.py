@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final
 import httptools
 
 from broker.gateway.framing import ChunkedBody, LengthBody, UntilCloseBody
-from broker.gateway.grammar import Malformed, connection_options, read_fields, read_framing
+from broker.gateway.grammar import (
+    HEAD_END,
+    Malformed,
+    connection_options,
+    has_bare_line_feed,
+    read_fields,
+    read_framing,
+)
 
 if TYPE_CHECKING:
     from broker.gateway.framing import Body
@@ -28,27 +35,28 @@ _OF_THE_UPSTREAM: Final = frozenset({b"content-location", b"location", b"set-coo
 
 _SWITCHING: Final = 101
 _OK: Final = 200
-_BODILESS: Final = frozenset({204, 304})
-
-_REMEMBERED_HEADS: Final = 256
-_REMEMBERED_BYTES: Final = 4096
+_NO_CONTENT: Final = 204
+_BODILESS: Final = frozenset({_NO_CONTENT, 304})
 
 
 class ResponseHead:
     """A response head that can be read in one way only.
 
-    `line` is the status line for the agent and `lines` the field lines that it may see as they
-    are; `translated` are the fields to translate first. `interim` is true for 1xx and
-    `persistent` where the upstream keeps its connection open.
+    `start` is what the agent may see of it as it is: status line, fields, the length of a body
+    that has one; `translated` are the fields to translate first. `ready` is the whole head for
+    an agent whose connection goes on, where that is the same for every request. `interim` is
+    true for 1xx and `persistent` where the upstream keeps its connection open. `size` is the
+    head's in bytes.
     """
 
     __slots__ = (
         "chunked",
         "interim",
         "length",
-        "line",
-        "lines",
         "persistent",
+        "ready",
+        "size",
+        "start",
         "status",
         "translated",
     )
@@ -59,6 +67,7 @@ class ResponseHead:
         if line is None:
             raise Malformed("the status line is not `HTTP/1.x NNN reason`")
         fields = read_fields(head, start, httptools.HttpResponseParser, limit)
+        self.size = len(head)
         self.status = int(line[2])
         self.interim = self.status < _OK
         if self.status == _SWITCHING:
@@ -71,38 +80,57 @@ class ResponseHead:
         self.chunked = framing.chunked
         self.length = framing.length
         self.persistent = line[1] == b"1" and b"close" not in options
-        self.line = b"HTTP/1.1 %b %b\r\n" % (line[2], line[3] or b"")
-        self.lines = b"".join(field.line() for field in fields if field.key not in dropped)
+        lines = [b"HTTP/1.1 %b %b\r\n" % (line[2], line[3] or b"")]
+        lines += [field.line() for field in fields if field.key not in dropped]
+        if framing.length is not None and self.status != _NO_CONTENT:
+            lines.append(b"Content-Length: %d\r\n" % framing.length)
+        self.start = b"".join(lines)
         self.translated = tuple(
             field for field in fields if field.key in _OF_THE_UPSTREAM - options
         )
+        plain = framing.length is not None and not self.translated
+        self.ready = self.start + b"\r\n" if plain else None
 
-    def body(self, method: bytes) -> Body | None:
-        """Return what reads the body, or None where there is none (RFC 9112, 6.3)."""
-        if method == b"HEAD" or self.status in _BODILESS:
-            return None
+    def has_body(self, method: bytes) -> bool:
+        """Tell whether there is a body to a request with `method` (RFC 9112, 6.3)."""
+        return method != b"HEAD" and self.status not in _BODILESS
+
+    def body(self) -> Body:
+        """Return what reads the body, if there is one."""
         if self.chunked:
             return ChunkedBody()
-        if self.length is not None:
-            return LengthBody(self.length)
-        return UntilCloseBody()
+        return UntilCloseBody() if self.length is None else LengthBody(self.length)
 
 
 class ResponseReader:
-    """Read response heads within the limits; those that repeat byte for byte are remembered."""
+    """Read the response heads of one connection within the limits.
+
+    The last one is remembered for as long as the next repeats its bytes.
+    """
+
+    __slots__ = ("_last", "_last_bytes", "_limits")
 
     def __init__(self, limits: GatewayLimits) -> None:
-        self._limit = limits.response_head_fields
-        self._remembered: dict[bytes, ResponseHead] = {}
+        self._limits = limits
+        self._last_bytes = b""
+        self._last: ResponseHead | None = None
 
-    def read(self, head: bytes) -> ResponseHead:
-        """Read a complete head, its empty line included; raise `Malformed`."""
-        known = self._remembered.get(head)
-        if known is not None:
-            return known
-        response = ResponseHead(head, self._limit)
-        if len(head) <= _REMEMBERED_BYTES:
-            if len(self._remembered) >= _REMEMBERED_HEADS:
-                self._remembered.clear()
-            self._remembered[head] = response
-        return response
+    def read(self, data: bytes) -> ResponseHead | None:
+        """Read the head that `data` begins with; None if it is not complete yet.
+
+        Raises `Malformed`.
+        """
+        if self._last is not None and data.startswith(self._last_bytes):
+            return self._last
+        end = data.find(HEAD_END) + len(HEAD_END)
+        if end < len(HEAD_END):
+            if has_bare_line_feed(data):
+                raise Malformed("a line of its head ends in LF alone")
+            end = len(data)
+        if end > self._limits.response_head_bytes:
+            raise Malformed(f"its head is over {self._limits.response_head_bytes} bytes")
+        if not data.endswith(HEAD_END, 0, end):
+            return None
+        self._last_bytes = data[:end]
+        self._last = ResponseHead(self._last_bytes, self._limits.response_head_fields)
+        return self._last

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.authorize import Authorization
@@ -14,7 +15,6 @@ from broker.gateway.metrics import GatewayMetrics
 from broker.gateway.pool import Pool
 from broker.gateway.problems import report
 from broker.gateway.record import Recorder
-from broker.gateway.request import RequestReader
 from broker.gateway.works import Works
 
 if TYPE_CHECKING:
@@ -104,12 +104,11 @@ class GatewayServer:
             loop=loop,
             limits=self._limits,
             resource=self._resource,
-            reader=RequestReader(self._limits),
             authorization=Authorization(self._authority, self._resource),
-            credentials=Credentials(self._authority, loop.time),
+            credentials=Credentials(self._authority, time.monotonic),
             pool=Pool(connector, self._limits),
             recorder=self._recorder,
-            clock=loop.time,
+            clock=time.monotonic,
         )
         connections = self._connections
         self._metrics.watch(
@@ -123,7 +122,7 @@ class GatewayServer:
         return works
 
     async def _tick(self, works: Works) -> None:
-        # One clock for all deadlines: timers of their own would cost each request two.
+        # One clock for all deadlines: timers of its own would cost each request two of them.
         while True:
             await asyncio.sleep(_TICK)
             now = works.clock()

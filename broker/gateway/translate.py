@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Final
 from broker.gateway.inject import without_parameters
 
 if TYPE_CHECKING:
-    from broker.gateway.authorize import Route
     from broker.gateway.grammar import Field
     from broker.gateway.inject import Credential
+    from broker.gateway.route import Route
 
 _COOKIE_ATTRIBUTE: Final = re.compile(rb"\s*(domain|path)\s*(?:=\s*(.*?)\s*)?", re.IGNORECASE)
 

@@ -10,15 +10,14 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol, cast
 
 from broker.gateway.framing import UntilCloseBody
-from broker.gateway.grammar import HEAD_END, Malformed, has_bare_line_feed
+from broker.gateway.grammar import Malformed
 from broker.gateway.problems import Refusal, report
+from broker.gateway.response import ResponseReader
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
-
     from broker.gateway.framing import Body
     from broker.gateway.limits import GatewayLimits
-    from broker.gateway.response import ResponseHead, ResponseReader
+    from broker.gateway.response import ResponseHead
 
 
 class Receiver(Protocol):
@@ -65,61 +64,64 @@ class Owner(Protocol):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """A connection to one upstream; `idle_since` is when it was last given back."""
+    """A connection to one upstream.
 
-    def __init__(
-        self, key: Hashable, limits: GatewayLimits, reader: ResponseReader, owner: Owner
-    ) -> None:
+    `key` names the upstream, `idle_since` is when the connection was last given back, and
+    `usable` is true while requests may be sent on it.
+    """
+
+    def __init__(self, key: str, limits: GatewayLimits, owner: Owner) -> None:
         self.key = key
         self.idle_since = 0.0
+        self.usable = False
         self._limits = limits
-        self._reader = reader
+        self._reader = ResponseReader(limits)
         self._owner = owner
         self._transport: asyncio.Transport | None = None
-        self._used = False
-        self._rest()
-
-    def _rest(self) -> None:
         self._receiver: Receiver | None = None
         self._method = b""
-        self._sent_whole = False
+        self._whole = False  # whether the request has been written to its end
+        self._used = False
         self._buffer = b""
         self._interims = 0
         self._head: ResponseHead | None = None
         self._body: Body | None = None
 
-    @property
-    def usable(self) -> bool:
-        """Tell whether a request may be sent on this connection."""
-        return self._transport is not None and not self._transport.is_closing()
+    def begin(self, receiver: Receiver, method: bytes, head: bytes, *, whole: bool) -> None:
+        """Send a request's head; its response goes to `receiver`.
 
-    def begin(self, receiver: Receiver, method: bytes) -> None:
-        """Prepare for one request; its response goes to `receiver`."""
+        `whole` says that there is no more of the request to come.
+        """
         self._receiver = receiver
         self._method = method
+        self._whole = whole
+        self._interims = 0
+        self._head = self._body = None
+        self.write(head)
 
     def write(self, data: bytes) -> None:
         """Send a part of the request."""
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def sent(self) -> None:
         """Learn that the request has been written to its end."""
-        self._sent_whole = True
+        self._whole = True
 
     def pause(self) -> None:
         """Read no more of the response for now."""
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def resume(self) -> None:
         """Read on."""
-        if self._transport is not None:
+        if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
     def abort(self) -> None:
         """Close at once, without a word to the receiver."""
         self._receiver = None
+        self.usable = False
         if self._transport is not None:
             self._transport.abort()
 
@@ -127,23 +129,30 @@ class UpstreamConnection(asyncio.Protocol):
         """Begin (`asyncio.Protocol`)."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(self._limits.buffer_bytes)
+        self.usable = True
         self._owner.made(self)
 
     def data_received(self, data: bytes) -> None:
         """Read a response (`asyncio.Protocol`)."""
-        if self._receiver is None:
+        receiver = self._receiver
+        if receiver is None:
             self.abort()  # nobody asked: what comes now could be taken for the next answer
             return
         try:
-            self._receive(data)
+            self._receive(data, receiver)
         except Malformed as error:
             self._fail(Refusal("upstream_malformed", f"the service's answer: {error}"))
         except Exception as error:  # noqa: BLE001 - a defect costs one response, not the gateway
             report(error, "reading a response")
             self._fail(Refusal("internal_error", "the gateway could not handle the answer"))
 
+    def eof_received(self) -> None:
+        """Let the connection be closed (`asyncio.Protocol`)."""
+        self.usable = False
+
     def connection_lost(self, error: Exception | None) -> None:
         """End the response with its connection, or say that it is cut short."""
+        self.usable = False
         self._owner.lost(self)
         receiver, head = self._receiver, self._head
         if receiver is None:
@@ -167,46 +176,49 @@ class UpstreamConnection(asyncio.Protocol):
         if self._receiver is not None:
             self._receiver.upstream_ready()
 
-    def _receive(self, data: bytes) -> None:
-        head = self._head
-        first = head is None
-        if head is None:
-            found = self._find_head(data)
-            if found is None:
-                return
-            head, data = found
-            self._head, self._body = head, head.body(self._method)
-        body, receiver = self._body, self._receiver
-        content, rest, done = b"", data, True
-        if body is not None:
-            content = body.feed(data)
-            rest, done = body.rest, body.done
-        if done:
-            self._finish(reusable=head.persistent and not rest)
-        if receiver is None:
+    def _receive(self, data: bytes, receiver: Receiver) -> None:
+        if self._head is not None:
+            self._receive_more(data, receiver)
             return
-        if first:
-            receiver.answered(head, content, done=done)
-        elif content or done:
-            receiver.content(content, done=done)
+        found = self._find_head(data)
+        if found is None:
+            return
+        head, content = found
+        self._head = head
+        if not head.has_body(self._method):
+            content, done = b"", not content
+            self._finish(reusable=head.persistent and done)
+            receiver.answered(head, b"", done=True)
+        elif len(content) == head.length:
+            self._finish(reusable=head.persistent)
+            receiver.answered(head, content, done=True)
+        else:
+            body = self._body = head.body()
+            content = body.feed(content)
+            if body.done:
+                self._finish(reusable=head.persistent and not body.rest)
+            receiver.answered(head, content, done=body.done)
+
+    def _receive_more(self, data: bytes, receiver: Receiver) -> None:
+        head, body = self._head, self._body
+        if head is None or body is None:
+            raise RuntimeError("more of a response that has no body")
+        content = body.feed(data)
+        if body.done:
+            self._finish(reusable=head.persistent and not body.rest)
+        if content or body.done:
+            receiver.content(content, done=body.done)
 
     def _find_head(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
         """Return the final response's head and what follows it, once it is all there."""
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         while data:
-            end = data.find(HEAD_END) + len(HEAD_END)
-            if end < len(HEAD_END):
-                end = len(data)
-                if has_bare_line_feed(data):
-                    raise Malformed("a line of its head ends in LF alone")
+            head = self._reader.read(data)
+            if head is None:
                 self._buffer = data
-            if end > self._limits.response_head_bytes:
-                raise Malformed(f"its head is over {self._limits.response_head_bytes} bytes")
-            if self._buffer:
                 return None
-            head = self._reader.read(data[:end])
-            data = data[end:]
+            data = data[head.size :]
             if not head.interim:
                 return head, data
             # Dropped: common clients take 103 (Early Hints) for the response itself.
@@ -216,12 +228,11 @@ class UpstreamConnection(asyncio.Protocol):
         return None
 
     def _finish(self, *, reusable: bool) -> None:
+        """Let go of the receiver, whose response is complete."""
         transport = self._transport
-        sent = self._sent_whole and transport is not None and not transport.get_write_buffer_size()
-        until_close = isinstance(self._body, UntilCloseBody)
-        self._rest()
+        self._receiver = None
         self._used = True
-        if reusable and sent and not until_close:
+        if reusable and self._whole and transport and not transport.get_write_buffer_size():
             self._owner.give(self)
         else:
             self.abort()

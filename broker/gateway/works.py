@@ -16,17 +16,15 @@ if TYPE_CHECKING:
     from broker.gateway.pool import Pool
     from broker.gateway.problems import Refusal
     from broker.gateway.record import Recorder
-    from broker.gateway.request import RequestReader
 
 
 @dataclass(slots=True)
 class Works:
-    """The parts of one gateway; they belong to one event loop, whose clock is `clock`."""
+    """The parts of one gateway, which belong to one event loop; `clock` is the monotonic one."""
 
     loop: asyncio.AbstractEventLoop
     limits: GatewayLimits
     resource: Resource
-    reader: RequestReader
     authorization: Authorization
     credentials: Credentials
     pool: Pool
@@ -43,16 +41,15 @@ class Works:
 
 
 class Client(Protocol):
-    """The agent's connection, as one of its requests sees it."""
+    """The agent's connection, as one of its requests sees it.
 
-    @property
-    def address(self) -> str | None:
-        """The numeric address at the other end."""
-        ...
+    `address` is the numeric address at the other end.
+    """
 
-    @property
+    address: str | None
+
     def lasting(self) -> bool:
-        """Whether the connection may serve another request after this one."""
+        """Tell whether the connection may serve another request after this one."""
         ...
 
     def write(self, data: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import math
 import secrets
 import socket
 import time
@@ -123,7 +125,8 @@ class GatewayBench:
 
     def __post_init__(self) -> None:
         self.tokens = TaskTokens(key_set(time.time()), ISSUER, GATEWAY)
-        self.grants = Grants(self.tokens, lambda: self.store.current)
+        self.grants = Grants(self.tokens, lambda: self.store.current, stale_after=math.inf)
+        self.grants.learn(())
         self.metrics = GatewayMetrics()
         dependencies = Dependencies(self.secrets, lambda: None, time.time)
         self.authority = Authority(self.store, self.grants, dependencies)  # type: ignore[arg-type]

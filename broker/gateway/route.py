@@ -1,0 +1,90 @@
+"""A service of one policy snapshot, with all that each of its requests needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from broker.gateway.problems import Refusal
+from broker.model import Allow
+from broker.policy.matching import canonical_problem
+
+if TYPE_CHECKING:
+    from broker.gateway.base import PolicySnapshot
+    from broker.model import Decision, Service
+    from providers.base import Upstream
+
+    Asked = tuple[tuple[str, ...], bytes, bytes, bytes | None]
+
+_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
+_MOST_REMEMBERED: Final = 4096
+
+_PLAIN_HTTP: Final = Refusal(
+    "credential_refused",
+    "the service is plain http, over which no credential is sent",
+    remedy="use https, or say insecure_http: true for this service in the policy",
+)
+
+
+class Route:
+    """The way to one service.
+
+    `origins` are the spellings of the upstream's origin; `pool_key` is all that decides whether
+    a connection made for one service will do for another; `refusal` is why none of its requests
+    is let through, if there is a reason.
+    """
+
+    __slots__ = (
+        "_allowed",
+        "base_path",
+        "host_line",
+        "origins",
+        "policy",
+        "pool_key",
+        "prefix",
+        "refusal",
+        "service",
+        "slots",
+        "upstream",
+    )
+
+    def __init__(self, policy: PolicySnapshot, service: Service, upstream: Upstream) -> None:
+        host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+        default = upstream.port == _DEFAULT_PORTS[upstream.scheme]
+        authority = host if default else f"{host}:{upstream.port}"
+        names = (authority, f"{host}:{upstream.port}")
+        insecure = upstream.scheme == "http" and not upstream.insecure_http
+        self.policy = policy
+        self.service = service
+        self.upstream = upstream
+        self.slots = service.token_slots
+        self.prefix = b"/" + service.name.encode()
+        self.base_path = upstream.base_path
+        self.host_line = f"Host: {authority}\r\n".encode()
+        self.origins = tuple(f"{upstream.scheme}://{name}".encode() for name in names)
+        self.pool_key = (
+            f"{upstream.scheme}://{names[1]} {upstream.ca_file} {upstream.allow_private}"
+        )
+        self.refusal = _PLAIN_HTTP if insecure else None
+        self._allowed: dict[Asked, Allow] = {}
+
+    def judge(
+        self, scopes: tuple[str, ...], method: bytes, path: bytes, query: bytes | None
+    ) -> Decision | Refusal:
+        """Return what policy says of a request, or why its path cannot be judged.
+
+        What was allowed once is remembered: within one policy the answer never changes.
+        """
+        asked = (scopes, method, path, query)
+        allowed = self._allowed.get(asked)
+        if allowed is not None:
+            return allowed
+        problem = canonical_problem(path)
+        if problem is not None:
+            return Refusal("path_not_canonical", f"the path after the service's name {problem}")
+        rules = self.policy.authorizer(scopes, self.service.name)
+        decision = rules.judge(method, path, query or b"")
+        if isinstance(decision, Allow):
+            if len(self._allowed) >= _MOST_REMEMBERED:
+                self._allowed.clear()
+            self._allowed[asked] = decision
+        return decision
