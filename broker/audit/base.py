@@ -19,9 +19,9 @@ class Trail(Protocol):
         """Queue a record from the event loop; call `durable` on the loop once it is on disk.
 
         `durable` receives None, or the `AuditUnavailable` that kept the record from being
-        written. A record without `durable` is written at once, too, and on disk a little later:
-        it is for outcomes, which nothing waits for. Raises `AuditUnavailable` at once when the trail has failed or its queue is
-        full.
+        written. A record without `durable` is written as soon, and on disk a little later: it
+        is for outcomes, which nothing waits for. Raises `AuditUnavailable` at once when the
+        trail has failed or its queue is full.
         """
         ...
 
