@@ -1,4 +1,4 @@
-"""Judge the address at the other end of a connection, against server-side request forgery.
+"""Judge where connections may go, against server-side request forgery.
 
 Names are no guide: a name may resolve to one address when it is checked and to another when
 it is used. So what is judged is the peer of the socket that has been connected.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +56,26 @@ def is_loopback_host(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def why_not_issuer_url(url: str) -> str | None:
+    """Return why an issuer, or its keys, may not be at `url`; None if they may.
+
+    https, or http for a host that is loopback by name; no user, query or fragment.
+    """
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname
+        _ = parts.port
+    except ValueError:
+        return "it is not a URL"
+    if not host or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
+        return "it is not an absolute URL of printable ASCII characters"
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_host(host)):
+        return "it is not https"
+    if "@" in parts.netloc or "?" in url or "#" in url:
+        return "it has a user, a query or a fragment"
+    return None
 
 
 def _destination(address: _Address) -> _Address:

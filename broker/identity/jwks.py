@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
-from broker.addresses import is_loopback_host
+from broker.addresses import why_not_issuer_url
 from broker.errors import InvalidToken, IssuerUnavailable, UpstreamError
 from broker.identity import jwk
 from broker.strict_json import NotStrictJson, loads
@@ -32,26 +32,6 @@ class Fetch(Protocol):
     async def __call__(self, url: str, max_bytes: int, /) -> bytes:
         """Return the body; raise `UpstreamError` if it cannot be had within bounded time."""
         ...
-
-
-def why_not_issuer_url(url: str) -> str | None:
-    """Return why an issuer, or its keys, may not be at `url`; None if they may.
-
-    https, or http for a host that is loopback by name; no user, query or fragment.
-    """
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname
-        _ = parts.port
-    except ValueError:
-        return "it is not a URL"
-    if not host or not url.isascii() or not url.isprintable() or " " in url or "\\" in url:
-        return "it is not an absolute URL of printable ASCII characters"
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_host(host)):
-        return "it is not https"
-    if "@" in parts.netloc or "?" in url or "#" in url:
-        return "it has a user, a query or a fragment"
-    return None
 
 
 @dataclass(frozen=True, slots=True)

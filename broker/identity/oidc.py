@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from broker.addresses import why_not_issuer_url
 from broker.errors import ConfigurationError, InvalidToken
 from broker.identity import claims, jws
-from broker.identity.jwks import Fetch, IssuerKeys, why_not_issuer_url
+from broker.identity.jwks import Fetch, IssuerKeys
 from broker.model import Identity
 
 if TYPE_CHECKING:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Final, Literal
-from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -25,8 +24,8 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from broker.addresses import is_loopback_host
-from broker.model import Replay  # noqa: TC001 - pydantic reads it
+from broker.addresses import why_not_issuer_url
+from broker.model import LONGEST_LIFETIME, Replay
 from broker.policy.conditions import Condition, parse_condition
 from broker.policy.globs import Glob, parse_glob
 from broker.policy.query import OTHERS, Parameter
@@ -36,8 +35,6 @@ from providers.base import Delivery  # noqa: TC001 - pydantic reads it
 
 SECTIONS: Final = ("identity_sources", "services", "scopes", "agents")
 NAME: Final = r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$"
-LONGEST_LIFETIME: Final = 86_400
-"""The most seconds that a policy may let a task token live."""
 
 _ALGORITHMS = Literal[
     "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"
@@ -105,24 +102,16 @@ def _parameter_value(name: str, value: object) -> str | Glob:
     raise ValueError(f"{name}: expected text, a list of texts, {{glob: ...}} or {{any: true}}")
 
 
-def _https(value: str) -> str:
-    try:
-        parts = urlsplit(value)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        raise ValueError("is not a URL") from None
-    if not value.isascii() or not value.isprintable() or " " in value or not host:
-        raise ValueError("is not a URL in ASCII, such as https://issuer.example.com")
-    if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback_host(host)):
-        raise ValueError("must begin with https:// (http:// is for this machine's own addresses)")
-    if "@" in parts.netloc or "?" in value or "#" in value:
-        raise ValueError("must not have user information, a query or a fragment")
+def _issuer_url(value: str) -> str:
+    refusal = why_not_issuer_url(value)
+    if refusal is not None:
+        raise ValueError(f"{refusal}; write a URL such as https://issuer.example.com")
     return value
 
 
 Name = Annotated[str, AfterValidator(_name), Field(json_schema_extra={"pattern": NAME})]
 Text = Annotated[str, Field(min_length=1, max_length=1000)]
-Url = Annotated[str, AfterValidator(_https), Field(json_schema_extra={"format": "uri"})]
+Url = Annotated[str, AfterValidator(_issuer_url), Field(json_schema_extra={"format": "uri"})]
 Duration = Annotated[
     int,
     PlainValidator(_lifetime),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.addresses import is_loopback_host, why_not_public
+from broker.addresses import is_loopback_host, why_not_issuer_url, why_not_public
 
 NEVER = [
     "169.254.169.254",
@@ -92,3 +92,52 @@ def test_loopback_hosts(host: str) -> None:
 )
 def test_hosts_that_only_look_like_loopback(host: str) -> None:
     assert not is_loopback_host(host)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "issuer.test",
+        "//issuer.test",
+        "https://",
+        "https:///path",
+        "http://issuer.test",
+        "http://localhost.issuer.test",
+        "http://127.0.0.1.issuer.test",
+        "http://10.0.0.1",
+        "HTTPS ://issuer.test",
+        "ftp://issuer.test",
+        "file:///etc/passwd",
+        "https://user@issuer.test",
+        "https://user:pass@issuer.test",
+        "https://issuer.test?",
+        "https://issuer.test/?a=b",
+        "https://issuer.test#",
+        "https://issuer.test:99999",
+        "https://issuer.test:port",
+        "https://[::1",
+        "https://issuer.test\\@evil.test",
+        "https://issuer test",
+        "https://issuer.test/\n",
+        "https://\u0456ssuer.test",
+        "https://issuer.test/\0",
+    ],
+)
+def test_urls_where_no_issuer_may_be(url: str) -> None:
+    assert why_not_issuer_url(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://issuer.test",
+        "https://issuer.test:8443/realms/a",
+        "https://127.0.0.1:1",
+        "http://localhost:8080",
+        "http://127.0.0.1:8080/x",
+        "http://[::1]:8080",
+    ],
+)
+def test_urls_where_an_issuer_may_be(url: str) -> None:
+    assert why_not_issuer_url(url) is None

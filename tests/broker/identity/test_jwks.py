@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.errors import InvalidToken, IssuerUnavailable, UpstreamError
-from broker.identity.jwks import KeySet, parse_key_set, why_not_issuer_url
+from broker.identity.jwks import KeySet, parse_key_set
 from tests.fakes.issuer import DISCOVERY, JWKS, Answer, Bench, json_answer, verified
 from tests.fakes.keys import strangers_key
 
@@ -70,55 +70,6 @@ def test_without_a_kid_the_only_key_for_the_algorithm_serves() -> None:
     assert key_set(RSA, EC).find(None, "ES256").kid == "ec"
     assert refused_code(key_set(RSA, EC), None, "ES384") == "missing_kid"
     assert refused_code(key_set(RSA, {**RSA, "kid": "rsa-2"}), None) == "missing_kid"
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "issuer.test",
-        "//issuer.test",
-        "https://",
-        "https:///path",
-        "http://issuer.test",
-        "http://localhost.issuer.test",
-        "http://127.0.0.1.issuer.test",
-        "http://10.0.0.1",
-        "HTTPS ://issuer.test",
-        "ftp://issuer.test",
-        "file:///etc/passwd",
-        "https://user@issuer.test",
-        "https://user:pass@issuer.test",
-        "https://issuer.test?",
-        "https://issuer.test/?a=b",
-        "https://issuer.test#",
-        "https://issuer.test:99999",
-        "https://issuer.test:port",
-        "https://[::1",
-        "https://issuer.test\\@evil.test",
-        "https://issuer test",
-        "https://issuer.test/\n",
-        "https://\u0456ssuer.test",
-        "https://issuer.test/\0",
-    ],
-)
-def test_urls_where_no_issuer_may_be(url: str) -> None:
-    assert why_not_issuer_url(url)
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://issuer.test",
-        "https://issuer.test:8443/realms/a",
-        "https://127.0.0.1:1",
-        "http://localhost:8080",
-        "http://127.0.0.1:8080/x",
-        "http://[::1]:8080",
-    ],
-)
-def test_urls_where_an_issuer_may_be(url: str) -> None:
-    assert why_not_issuer_url(url) is None
 
 
 async def test_keys_are_fetched_once_and_again_when_no_longer_fresh(identity_bench: Bench) -> None:
