@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 
@@ -13,43 +14,11 @@ from broker.policy.source import Document
 from broker.reload import TEST_SUFFIXES, read_policies
 from broker.resources import data_path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 EXAMPLES = sorted(path for path in data_path("examples").iterdir() if path.is_dir())
 
-PRODUCT = """\
-identity_sources:
-  github-actions:
-    type: oidc
-    issuer: https://token.actions.githubusercontent.com
-    audiences: [https://broker.example.com]
-    algorithms: [RS256]
-    replay: single_use            # or until_exp
-    max_token_age: 15m
-services:
-  stripe:
-    provider: http_api
-    base_url: https://api.stripe.com
-    credential: {type: bearer, secret: "vault:kv/stripe#key"}
-scopes:
-  stripe.read:
-    service: stripe
-    allow: ["GET /v1/**"]
-  stripe.refund:
-    service: stripe
-    allow: ["GET /v1/charges/*", "POST /v1/refunds"]
-    deny: ["* /v1/refunds/*/cancel"]
-    max_ttl: 15m
-    reason: required
-agents:
-  release-bot:
-    trust:
-      - source: github-actions
-        claims: {repository_id: "123456", ref: refs/heads/main}
-    scopes: [stripe.read, stripe.refund]
-    max_ttl: 1h
-"""
+DOCUMENTED = re.findall(
+    r"```yaml\n(.*?)```", (Path(__file__).parents[2] / "docs" / "policy.md").read_text(), re.DOTALL
+)
 
 
 def test_there_are_some() -> None:
@@ -82,6 +51,18 @@ def test_it_tells_editors_where_the_schema_is(example: Path) -> None:
         assert document.text.startswith("# yaml-language-server: $schema=../../schema.json\n")
 
 
-def test_the_language_as_the_documentation_shows_it_loads_without_a_warning() -> None:
-    policy = load_policy([Document("product.yaml", PRODUCT)])
+def test_the_documented_policy_loads_and_its_documented_test_passes() -> None:
+    (example,) = [text for text in DOCUMENTED if text.startswith("identity_sources:")]
+    (tests,) = [text for text in DOCUMENTED if text.startswith("tests:")]
+    policy = load_policy([Document("policy.md", example)])
     assert policy.warnings == ()
+    (result,) = run_fixtures(policy, [Document("policy.md", tests)])
+    assert result.failures == ()
+
+
+def test_the_documented_query_is_one() -> None:
+    (example,) = [text for text in DOCUMENTED if text.startswith("identity_sources:")]
+    (query,) = [text for text in DOCUMENTED if text.startswith("query:")]
+    indented = "".join(f"    {line}\n" for line in query.splitlines())
+    with_query = example.replace("    max_ttl: 15m\n", indented)
+    assert load_policy([Document("policy.md", with_query)]).rules["stripe.refund"].query
