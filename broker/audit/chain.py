@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from broker.audit.redaction import redact_credentials, redact_text, safe_line
+from broker.audit.redaction import redact_principal, redact_text, safe_line
 from broker.model import AuditRecord
 
 if TYPE_CHECKING:
@@ -138,5 +138,5 @@ def _encode(names: tuple[str, ...], values: tuple[Any, ...]) -> str:
 
 
 def _clean(name: str, value: str) -> str:
-    redact = redact_credentials if name in _PRINCIPAL else redact_text
+    redact = redact_principal if name in _PRINCIPAL else redact_text
     return safe_line(redact(value))

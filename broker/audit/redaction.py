@@ -49,8 +49,12 @@ _DIGITS: Final = re.compile(r"\d[\d ().-]{5,}\d")
 
 
 def redact_text(text: str) -> str:
-    """Return `text` with credentials, e-mail addresses, phone and card numbers replaced."""
-    text = redact_credentials(text)
+    """Return `text` with credentials and personal data replaced by `[redacted:<kind>]`.
+
+    Personal data are e-mail addresses, telephone numbers and payment card numbers.
+    """
+    text = redact_principal(text)
+    text = OPAQUE.sub(lambda match: "[redacted:token]" if is_opaque(match[0]) else match[0], text)
     if "@" in text or "%40" in text:
         text = EMAIL.sub("[redacted:email]", text)
     if _DIGITS.search(text):
@@ -59,10 +63,11 @@ def redact_text(text: str) -> str:
     return text
 
 
-def redact_credentials(text: str) -> str:
-    """Return `text` with credentials replaced by `[redacted:<kind>]`.
+def redact_principal(text: str) -> str:
+    """Return the name of an agent, issuer or subject with credentials of known kinds replaced.
 
-    For the names of principals, which say who acted and therefore keep e-mail addresses.
+    E-mail addresses stay, since a trail must say who acted, and so do long random names: some
+    issuers' subjects are.
     """
     if "PRIVATE KEY" in text:
         text = PRIVATE_KEY.sub("[redacted:private-key]", text)
@@ -72,8 +77,7 @@ def redact_credentials(text: str) -> str:
         text = SLACK_WEBHOOK.sub("/services/[redacted:slack-webhook]", text)
     if "=" in text or ":" in text:
         text = _redact_named(text)
-    text = SHAPE.sub(lambda match: f"[redacted:{kind_at(text, match.start())}]", text)
-    return OPAQUE.sub(lambda match: "[redacted:token]" if is_opaque(match[0]) else match[0], text)
+    return SHAPE.sub(lambda match: f"[redacted:{kind_at(text, match.start())}]", text)
 
 
 def _redact_named(text: str) -> str:
@@ -137,7 +141,7 @@ def _redact_path(path: bytes) -> str:
     resource, question, query = path.partition(b"?")
     redacted = "/".join(map(_redact_segment, resource.split(b"/")))
     if "/services/T" in redacted:
-        redacted = redact_credentials(redacted)
+        redacted = redact_principal(redacted)
     if question:
         redacted += "?" + "&".join(map(_redact_parameter, query.split(b"&")))
     return safe_line(redacted)

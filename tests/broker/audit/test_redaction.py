@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.audit.redaction import redact_credentials, redact_path, redact_text, safe_line
+from broker.audit.redaction import redact_path, redact_principal, redact_text, safe_line
 from tests.broker.audit.samples import CREDENTIALS, LOOK_ALIKES, PERSONAL
 
 SECRETS = {**CREDENTIALS, **PERSONAL}
@@ -50,10 +50,24 @@ def test_what_names_a_value_stays_and_what_follows_it() -> None:
     assert redact_text("https://u:p@host/x") == "https://[redacted:url-password]@host/x"
 
 
-def test_names_of_principals_keep_their_addresses_and_lose_their_credentials() -> None:
-    subject = "jane@example.com"
-    assert redact_credentials(subject) == subject
-    assert redact_credentials(CREDENTIALS["JWT"]) == "[redacted:jwt]"
+@pytest.mark.parametrize(
+    "name",
+    [
+        "jane@example.com",
+        "repo:acme/app:ref:refs/heads/main",
+        "spiffe://example.org/ns/agents/sa/release-bot",
+        "AAAAAAAAAAAAAAAAAAAAAIkzqFVrSaSaFHy782bbtaQ",
+        "auth0|5f7c8ec7c33c6c004bbafe82",
+        "https://issuer.example.com:8443/tenant",
+    ],
+)
+def test_names_of_principals_stay(name: str) -> None:
+    assert redact_principal(name) == name
+
+
+@pytest.mark.parametrize("kind", [kind for kind in CREDENTIALS if kind != "unknown key"])
+def test_a_credential_does_not_pass_as_a_name(kind: str) -> None:
+    assert essence(CREDENTIALS[kind]) not in redact_principal(CREDENTIALS[kind])
 
 
 @given(pieces)
