@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -209,6 +209,7 @@ class Injects(Protocol):
         ...
 
 
+@runtime_checkable
 class Mints(Protocol):
     """A provider that can hand a short-lived, downscoped credential to the agent."""
 
@@ -217,6 +218,7 @@ class Mints(Protocol):
         ...
 
 
+@runtime_checkable
 class Reserves(Protocol):
     """A provider that knows how to end a credential before there is one.
 
@@ -233,6 +235,7 @@ class Reserves(Protocol):
         ...
 
 
+@runtime_checkable
 class Revocable(Protocol):
     """A provider whose minted credentials can be ended before they expire."""
 
@@ -241,6 +244,7 @@ class Revocable(Protocol):
         ...
 
 
+@runtime_checkable
 class Renewable(Protocol):
     """A provider whose minted credentials can be made to live longer."""
 

@@ -10,10 +10,11 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from broker.api.credentials import CredentialEndpoint
 from broker.api.guard import Guard
 from broker.api.health import HealthEndpoints
 from broker.api.metadata import documents
-from broker.api.metrics import MetricsEndpoint, TokenMetrics
+from broker.api.metrics import CredentialMetrics, MetricsEndpoint, TokenMetrics
 from broker.api.problems import on_http_exception
 from broker.api.token import TokenEndpoint
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from broker.api.health import Health
     from broker.exchange import Exchange
+    from broker.leases.minting import Leases
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class ControlPlane:
     """What the control plane serves.
 
     `issuer` is the broker's public URL, byte for byte what its tokens say. `jwks` returns the
-    published keys, `probes` are asked for `/readyz`, `registry` is what `/metrics` shows.
+    published keys, `probes` are asked for `/readyz`, `registry` is what `/metrics` shows;
+    without `leases` no credentials are handed out.
     """
 
     exchange: Exchange
@@ -39,6 +42,7 @@ class ControlPlane:
     jwks: Callable[[], Mapping[str, Any]]
     probes: Mapping[str, Callable[[], Awaitable[Health]]]
     registry: CollectorRegistry
+    leases: Leases | None = None
 
 
 def create_app(control: ControlPlane) -> FastAPI:
@@ -57,6 +61,10 @@ def create_app(control: ControlPlane) -> FastAPI:
     # Under the issuer's own path too: a reverse proxy may pass it on or cut it off.
     for path in dict.fromkeys(("/token", f"{prefix}/token", "/v1/oauth/token")):
         app.router.routes.append(Route(path, token, include_in_schema=False))
+    if control.leases is not None:
+        metrics = CredentialMetrics(control.registry, control.leases.stats)
+        credentials = CredentialEndpoint(control.leases, metrics)
+        app.router.routes.append(Route("/credentials", credentials, include_in_schema=False))
     health = HealthEndpoints(control.probes)
     pages = {
         **documents(control.issuer, control.jwks),

@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 from starlette.responses import Response
 
 from broker.token_request import CLIENT_CREDENTIALS, EXCHANGE, JWT_BEARER
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
     from starlette.requests import Request
+
+    from broker.leases.base import LeaseStats
 
 _GRANTS: Final = {
     EXCHANGE: "token_exchange",
@@ -46,6 +53,45 @@ class TokenMetrics:
         """Count one answered request; `result` is `issued` or one of our error codes."""
         self._requests.labels(_GRANTS.get(grant_type or "", "other"), result).inc()
         self._seconds.observe(seconds)
+
+
+class CredentialMetrics(Collector):
+    """Count requests for credentials by result, and show where leases stand.
+
+    `stats` is the worker's own count; the numbers by state are of all workers that share its
+    store.
+    """
+
+    def __init__(self, registry: CollectorRegistry, stats: LeaseStats) -> None:
+        self._stats: Final = stats
+        self._requests: Final = Counter(
+            "broker_credential_requests",
+            "Requests for credentials, by result (issued, abandoned, or the error code).",
+            ("result",),
+            registry=registry,
+        )
+        registry.register(self)
+
+    def count(self, result: str) -> None:
+        """Count one answered request."""
+        self._requests.labels(result).inc()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what is known of leases now (`prometheus_client.registry.Collector`)."""
+        states = GaugeMetricFamily(
+            "broker_leases", "Credentials that are not over, by state.", labels=("state",)
+        )
+        for state in ("intent", "minted", "delivered", "revoking"):
+            states.add_metric((state,), self._stats.states.get(state, 0))
+        yield states
+        ends = CounterMetricFamily(
+            "broker_lease_revocations",
+            "Attempts to revoke a credential, by result; what has failed is tried again.",
+            labels=("result",),
+        )
+        ends.add_metric(("revoked",), self._stats.revoked)
+        ends.add_metric(("failed",), self._stats.failed)
+        yield ends
 
 
 class MetricsEndpoint:

@@ -10,7 +10,7 @@ import secrets
 import traceback
 from http import HTTPStatus
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from starlette.exceptions import HTTPException
@@ -27,15 +27,24 @@ _CODES: Final[Mapping[int, str]] = {404: "not_found", 405: "method_not_allowed"}
 
 
 def problem(
-    status: int, code: str, detail: str, *, headers: Mapping[str, str] | None = None
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    headers: Mapping[str, str] | None = None,
+    members: Mapping[str, Any] | None = None,
 ) -> Response:
-    """Return a problem; `code` is one stable word, `detail` a sentence without secrets."""
+    """Return a problem; `code` is one stable word, `detail` a sentence without secrets.
+
+    `members` are more of the document (RFC 9457, 3.2).
+    """
     document = {
         "type": f"urn:agent-token-broker:{code}",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "code": code,
+        **(members or {}),
     }
     return Response(
         orjson.dumps(document),

@@ -15,20 +15,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from broker.api.body import MOST_BYTES, BodyTooLarge, CallerGone, read_body
-from broker.api.parameters import FORM, JSON, Unparsable, media_type, parse
+from broker.api.body import CallerGone
 from broker.api.problems import report
+from broker.api.request import Unreadable, read_head, read_parameters
 from broker.errors import AuditUnavailable, StorageError, TokenRefused, UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from starlette.types import Receive, Scope, Send
 
     from broker.api.metrics import TokenMetrics
+    from broker.api.request import Parameters
     from broker.exchange import Exchange, IssuedToken
-
-    Parameters = Mapping[str, Sequence[str]]
 
 _HEADERS: Final = (
     (b"content-type", b"application/json"),
@@ -37,7 +36,6 @@ _HEADERS: Final = (
 )
 _NOT_IN_A_DESCRIPTION: Final = re.compile(r"[^\x20-\x21\x23-\x5b\x5d-\x7e]")  # RFC 6749, 5.2
 _AUTH_SCHEME: Final = re.compile(rb"[A-Za-z][A-Za-z0-9-]{0,30}")
-_ONCE: Final = frozenset({b"content-type", b"content-length", b"content-encoding"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,49 +103,28 @@ class TokenEndpoint:
 
 async def _read(scope: Scope, receive: Receive) -> Parameters:
     """Return a request's parameters; raises `_Unreadable`, or `CallerGone`."""
-    if scope["method"] != "POST":
-        raise _Unreadable(
-            405, "use POST at the token endpoint", cause="method", headers=((b"allow", b"POST"),)
-        )
-    headers = _headers(scope["headers"])
-    if scope["query_string"]:
-        raise _Unreadable(
-            400, "parameters go in the body: a URL ends up in logs", cause="query_string"
-        )
-    media = media_type(headers.get(b"content-type", b""))
-    if media is None:
-        raise _Unreadable(415, f"the content type must be {FORM} or {JSON}", cause="content_type")
-    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise _Unreadable(415, "the body must not be compressed", cause="content_encoding")
     try:
-        body = await read_body(headers.get(b"content-length"), receive, MOST_BYTES)
-        return parse(media, body)
-    except BodyTooLarge:
+        headers = read_head(scope)
+        if b"authorization" in headers:
+            raise _authenticated_by_header(headers[b"authorization"])
+        return await read_parameters(headers, receive)
+    except Unreadable as error:
         raise _Unreadable(
-            413, f"the body must have at most {MOST_BYTES} bytes", cause="too_large"
+            error.status, str(error), cause=error.cause, headers=error.headers
         ) from None
-    except Unparsable as error:
-        raise _Unreadable(400, str(error), cause="unparsable") from None
 
 
-def _headers(given: Sequence[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    headers: dict[bytes, bytes] = {}
-    for name, value in given:
-        if name in _ONCE and name in headers:
-            raise _Unreadable(400, f"header {name.decode()} is given twice", cause="headers")
-        headers[name] = value
-    if b"authorization" in headers:
-        # The challenge must be of the scheme that the client used (RFC 6749, 5.2).
-        scheme = _AUTH_SCHEME.match(headers[b"authorization"])
-        challenge = (scheme[0] if scheme else b"Bearer") + b' realm="token"'
-        raise _Unreadable(
-            401,
-            "this endpoint takes no Authorization header: send the proof of identity in the body",
-            error="invalid_client",
-            cause="authorization_header",
-            headers=((b"www-authenticate", challenge),),
-        )
-    return headers
+def _authenticated_by_header(authorization: bytes) -> _Unreadable:
+    # The challenge must be of the scheme that the client used (RFC 6749, 5.2).
+    scheme = _AUTH_SCHEME.match(authorization)
+    challenge = (scheme[0] if scheme else b"Bearer") + b' realm="token"'
+    return _Unreadable(
+        401,
+        "this endpoint takes no Authorization header: send the proof of identity in the body",
+        error="invalid_client",
+        cause="authorization_header",
+        headers=((b"www-authenticate", challenge),),
+    )
 
 
 def _issued(token: IssuedToken) -> _Answer:

@@ -265,6 +265,35 @@ class Policy:
             return Deny(f"scope {scope}: {filled.reason}", "template")
         return filled
 
+    def collectable(self, scope: str, grant: Grant) -> Any | Deny:
+        """Return the constraints under which a grant's holder may collect a credential.
+
+        The `rule` of a `Deny` says what stands against it: "scope", "delivery", "reason" or
+        "template"; `allowed` are the scopes of the grant whose credentials it may collect,
+        `scopes` those that its agent could ask for.
+        """
+        agent = self.agents.get(grant.agent)
+        held, could_ask = (
+            self._delivered(grant.scopes),
+            self._delivered(agent.scopes if agent else ()),
+        )
+        if scope not in grant.scopes or scope not in self.scopes:
+            return Deny(
+                "the task token does not have the scope asked for", "scope", held, could_ask
+            )
+        if scope not in held:
+            reason = (
+                f"the credential of scope {scope} never leaves the broker: policy says no "
+                "delivery: credential of it; call its service through the gateway"
+            )
+            return Deny(reason, "delivery", held, could_ask)
+        refusal = self._refuse_reason((scope,), grant.reason)
+        return refusal or self.constraints(scope, grant)
+
+    def _delivered(self, scopes: Iterable[str]) -> tuple[str, ...]:
+        known = (self.scopes[name] for name in scopes if name in self.scopes)
+        return tuple(scope.name for scope in known if "credential" in scope.delivery)
+
     def authorizer(self, scopes: tuple[str, ...], service: str) -> Authorizer:
         """Return the judge of requests to `service` under the scopes of a grant.
 

@@ -80,14 +80,20 @@ class LeaseStore(Protocol):
         """
         ...
 
-    async def retry(self, lease: str, owner: str, due_at: float, problem: str) -> bool:
-        """Note that a lease could not be ended yet, and release the claim until `due_at`."""
+    async def retry(
+        self, lease: Lease, owner: str, due_at: float, problem: str, *, ending: bool
+    ) -> bool:
+        """Note that a lease could not be ended yet, and release the claim until `due_at`.
+
+        With `ending` it is `revoking` now. Return False if it is no longer `owner`'s, or its
+        handle is not `lease`'s: then it is still due as it was, and nobody's.
+        """
         ...
 
     async def close(
-        self, lease: str, owner: str, state: LeaseState, now: float, problem: str | None = None
+        self, lease: Lease, owner: str, state: LeaseState, now: float, problem: str | None = None
     ) -> bool:
-        """Note that a lease is over (`revoked` or `expired`); False if no longer `owner`'s."""
+        """Note that a lease is over (`revoked` or `expired`); False as from `retry`."""
         ...
 
     async def lease(self, lease: str) -> Lease | None:
@@ -99,7 +105,7 @@ class LeaseStore(Protocol):
         ...
 
     async def counts(self) -> Mapping[LeaseState, int]:
-        """Return how many leases are in each state; absent means none."""
+        """Return how many leases are in each state that is not the last; absent means none."""
         ...
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.model import Lease
+from broker.storage.ended import is_ended
 
 if TYPE_CHECKING:
     import sqlite3
@@ -66,13 +68,15 @@ class SqliteLeases:
 
         def store(connection: sqlite3.Connection) -> LeaseState:
             state: LeaseState
+            line = connection.execute("SELECT jti FROM lease_lineage WHERE lease = ?", (lease,))
+            good = not is_ended(connection, [jti for (jti,) in line])
             # A lease that was given up as never minted comes back: what exists must end.
             (state,) = connection.execute(
                 "UPDATE leases SET handle = coalesce(?, handle), expires_at = ?, due_at = ?, "
                 "ended_at = NULL, "
-                "state = CASE state WHEN 'intent' THEN 'minted' ELSE 'revoking' END "
+                "state = CASE WHEN state = 'intent' AND ? THEN 'minted' ELSE 'revoking' END "
                 "WHERE id = ? RETURNING state",
-                (handle, expires_at, now, lease),
+                (handle, expires_at, now, good, lease),
             ).fetchone()
             return state
 
@@ -97,16 +101,7 @@ class SqliteLeases:
 
     async def end_grant(self, jti: str, now: float) -> int:
         """Have all leases of a grant, and of all that descend from it, end; return how many."""
-
-        def end(connection: sqlite3.Connection) -> int:
-            return connection.execute(
-                f"UPDATE leases SET state = 'revoking', due_at = ? WHERE {_LIVE} "  # noqa: S608
-                "AND state != 'revoking' "
-                "AND id IN (SELECT lease FROM lease_lineage WHERE jti = ?)",
-                (now, jti),
-            ).rowcount
-
-        return await self._committer.run(end, writes=True)
+        return await self._committer.run(partial(end_leases, jti=jti, now=now), writes=True)
 
     async def claim(self, owner: str, now: float, until: float, most: int) -> tuple[Lease, ...]:
         """Claim up to `most` leases that are due and nobody's, the longest due first."""
@@ -145,22 +140,27 @@ class SqliteLeases:
 
         return await self._committer.run(note, writes=True)
 
-    async def retry(self, lease: str, owner: str, due_at: float, problem: str) -> bool:
+    async def retry(
+        self, lease: Lease, owner: str, due_at: float, problem: str, *, ending: bool
+    ) -> bool:
         """Note that a lease could not be ended yet, and release the claim until `due_at`."""
-        return await self._change(
-            f"due_at = ?, problem = ?, attempts = attempts + 1, {_RELEASED} "
-            f"WHERE id = ? AND claimed_by = ? AND {_LIVE}",
-            (due_at, problem, lease, owner),
+        return await self._settle(
+            "state = CASE WHEN ? THEN 'revoking' ELSE state END, due_at = ?, problem = ?, "
+            "attempts = attempts + 1",
+            (ending, due_at, problem),
+            lease,
+            owner,
         )
 
     async def close(
-        self, lease: str, owner: str, state: LeaseState, now: float, problem: str | None = None
+        self, lease: Lease, owner: str, state: LeaseState, now: float, problem: str | None = None
     ) -> bool:
-        """Note that a lease is over (`revoked` or `expired`); False if no longer `owner`'s."""
-        return await self._change(
-            f"state = ?, ended_at = ?, due_at = NULL, problem = ?, {_RELEASED} "
-            f"WHERE id = ? AND claimed_by = ? AND {_LIVE}",
-            (state, now, problem, lease, owner),
+        """Note that a lease is over (`revoked` or `expired`)."""
+        return await self._settle(
+            "state = ?, ended_at = ?, due_at = NULL, problem = ?",
+            (state, now, problem),
+            lease,
+            owner,
         )
 
     async def lease(self, lease: str) -> Lease | None:
@@ -186,10 +186,11 @@ class SqliteLeases:
         return await self._committer.run(read)
 
     async def counts(self) -> Mapping[LeaseState, int]:
-        """Return how many leases are in each state; absent means none."""
+        """Return how many leases are in each state that is not the last; absent means none."""
 
         def read(connection: sqlite3.Connection) -> Mapping[LeaseState, int]:
-            return dict(connection.execute("SELECT state, count(*) FROM leases GROUP BY state"))
+            query = f"SELECT state, count(*) FROM leases WHERE {_LIVE} GROUP BY state"  # noqa: S608
+            return dict(connection.execute(query))
 
         return await self._committer.run(read)
 
@@ -200,6 +201,26 @@ class SqliteLeases:
 
         return await self._committer.run(read)
 
+    async def _settle(self, change: str, values: tuple[Any, ...], lease: Lease, owner: str) -> bool:
+        """Change a lease whose handle is as it was, and release the claim whether it is or not.
+
+        A handle that has become known since is that of something nobody has ended yet.
+        """
+
+        def run(connection: sqlite3.Connection) -> bool:
+            done = connection.execute(
+                f"UPDATE leases SET {change} WHERE id = ? AND claimed_by = ? "  # noqa: S608
+                f"AND handle IS ? AND {_LIVE}",
+                (*values, lease.id, owner, lease.handle),
+            )
+            connection.execute(
+                f"UPDATE leases SET {_RELEASED} WHERE id = ? AND claimed_by = ?",  # noqa: S608
+                (lease.id, owner),
+            )
+            return done.rowcount > 0
+
+        return await self._committer.run(run, writes=True)
+
     async def _change(self, change: str, values: tuple[Any, ...]) -> bool:
         """Run an update of constants alone; return whether it changed a lease."""
 
@@ -207,6 +228,16 @@ class SqliteLeases:
             return connection.execute(f"UPDATE leases SET {change}", values).rowcount > 0  # noqa: S608
 
         return await self._committer.run(run, writes=True)
+
+
+def end_leases(connection: sqlite3.Connection, jti: str, now: float) -> int:
+    """Have all leases of a grant and of its descendants end; return how many."""
+    return connection.execute(
+        f"UPDATE leases SET state = 'revoking', due_at = ? WHERE {_LIVE} "  # noqa: S608
+        "AND state != 'revoking' "
+        "AND id IN (SELECT lease FROM lease_lineage WHERE jti = ?)",
+        (now, jti),
+    ).rowcount
 
 
 def _row(lease: Lease) -> tuple[Any, ...]:

@@ -97,13 +97,13 @@ class LeaseStoreContract:
         assert due == replace(
             LEASE, state="delivered", handle=HANDLE, expires_at=NOW + 600, due_at=NOW + 600
         )
-        assert await store.close("lease-1", REAPER, "expired", NOW + 601)
+        assert await store.close(due, REAPER, "expired", NOW + 601)
         assert await store.leases() == ()
         (over,) = await store.leases(over=True)
         assert (over.state, over.ended_at, over.due_at) == ("expired", NOW + 601, None)
         assert not await store.end("lease-1", "anybody", NOW + 602, None)
         assert not await store.delivered("lease-1", NOW + 700)
-        assert await store.counts() == {"expired": 1}
+        assert await store.counts() == {}
 
     async def test_what_is_being_minted_is_nobody_elses(self, store: LeaseStore) -> None:
         await store.open(LEASE, MINTER, SOON, 5)
@@ -171,8 +171,8 @@ class LeaseStoreContract:
 
     async def test_what_is_minted_after_it_was_given_up_is_ended(self, store: LeaseStore) -> None:
         await store.open(LEASE, MINTER, SOON, 5)
-        await store.claim(REAPER, LATE, LATE + 30, 10)
-        assert await store.close("lease-1", REAPER, "revoked", LATE)
+        (lost,) = await store.claim(REAPER, LATE, LATE + 30, 10)
+        assert await store.close(lost, REAPER, "revoked", LATE, "never minted")
         assert await store.minted("lease-1", HANDLE, NOW + 600, LATE + 5) == "revoking"
         (due,) = await store.claim(REAPER, LATE + 5, LATE + 30, 10)
         assert (due.state, due.handle, due.ended_at) == ("revoking", HANDLE, None)
@@ -187,32 +187,51 @@ class LeaseStoreContract:
 
     async def test_what_cannot_be_ended_is_tried_again(self, store: LeaseStore) -> None:
         await _deliver(store)
-        await store.end_grant("grant-1", NOW + 10)
         for attempt in range(1, 4):
-            due_at = NOW + 10 * attempt
-            await store.claim(REAPER, due_at, due_at + 5, 10)
-            assert await store.retry("lease-1", REAPER, due_at + 10, "sealed")
+            due_at = NOW + 400 + 10 * attempt
+            (due,) = await store.claim(REAPER, due_at, due_at + 5, 10)
+            assert await store.retry(due, REAPER, due_at + 10, "sealed", ending=True)
             assert await store.claim(REAPER, due_at + 9, LATE, 10) == ()
             lease = await store.lease("lease-1")
             assert lease is not None
-            assert (lease.attempts, lease.problem) == (attempt, "sealed")
-        assert not await store.retry("lease-1", "somebody", NOW, "sealed")
+            assert (lease.state, lease.attempts, lease.problem) == ("revoking", attempt, "sealed")
+        (waiting,) = await store.leases()
+        assert not await store.retry(waiting, "somebody", NOW, "sealed", ending=True)
+
+    async def test_what_is_waited_for_keeps_its_state(self, store: LeaseStore) -> None:
+        await store.open(LEASE, MINTER, SOON, 5)
+        (due,) = await store.claim(REAPER, SOON, LATE, 10)
+        assert await store.retry(due, REAPER, NOW + 900, "perhaps minted", ending=False)
+        (waiting,) = await store.leases()
+        assert (waiting.state, waiting.due_at) == ("intent", NOW + 900)
+
+    async def test_what_is_minted_meanwhile_is_not_passed_over(self, store: LeaseStore) -> None:
+        await store.open(LEASE, MINTER, SOON, 5)
+        (due,) = await store.claim(REAPER, SOON, LATE, 10)
+        assert await store.minted("lease-1", HANDLE, NOW + 600, SOON) == "minted"
+        assert not await store.retry(due, REAPER, NOW + 900, "perhaps minted", ending=False)
+        (due,) = await store.claim(REAPER, SOON, LATE, 10)
+        assert due.handle == HANDLE
+        assert await store.minted("lease-1", b"another", NOW + 600, SOON) == "revoking"
+        assert not await store.close(due, REAPER, "revoked", SOON)
+        (due,) = await store.claim(REAPER, SOON, LATE, 10)
+        assert due.handle == b"another"
 
     async def test_ending_twice_does_not_hurry_what_is_waited_for(self, store: LeaseStore) -> None:
         await _deliver(store)
         await store.end_grant("grant-1", NOW + 10)
-        await store.claim(REAPER, NOW + 10, LATE, 10)
-        await store.retry("lease-1", REAPER, NOW + 500, "sealed")
+        (due,) = await store.claim(REAPER, NOW + 10, LATE, 10)
+        await store.retry(due, REAPER, NOW + 500, "sealed", ending=True)
         assert await store.end_grant("grant-1", NOW + 20) == 0
         assert await store.claim(REAPER, NOW + 499, LATE, 10) == ()
 
     async def test_only_the_owner_closes(self, store: LeaseStore) -> None:
         await _deliver(store)
-        await store.claim(REAPER, NOW + 500, NOW + 510, 10)
-        assert not await store.close("lease-1", "somebody", "revoked", NOW + 500)
+        (due,) = await store.claim(REAPER, NOW + 500, NOW + 510, 10)
+        assert not await store.close(due, "somebody", "revoked", NOW + 500)
         await store.claim("another", NOW + 510, NOW + 520, 10)
-        assert not await store.close("lease-1", REAPER, "revoked", NOW + 510)
-        assert await store.close("lease-1", "another", "revoked", NOW + 511)
+        assert not await store.close(due, REAPER, "revoked", NOW + 510)
+        assert await store.close(due, "another", "revoked", NOW + 511)
 
     @pytest.mark.parametrize("jti", ["grant-root", "grant-0", "grant-1"])
     async def test_a_grants_end_is_that_of_all_who_descend_from_it(
@@ -252,5 +271,5 @@ async def _deliver(store: LeaseStore) -> None:
 
 async def _close(store: LeaseStore, lease: str) -> None:
     await store.end(lease, MINTER, NOW, None)
-    await store.claim(REAPER, NOW, LATE, 10)
-    assert await store.close(lease, REAPER, "revoked", NOW)
+    claimed = {one.id: one for one in await store.claim(REAPER, NOW, LATE, 10)}
+    assert await store.close(claimed[lease], REAPER, "revoked", NOW)

@@ -37,8 +37,8 @@ async def test_a_purge_leaves_no_lineage_behind(tmp_path: Path) -> None:
     path = tmp_path / "broker.db"
     storage = SqliteStorage(path)
     await storage.leases.open(LEASE, MINTER, NOW, 5)
-    await storage.leases.claim(REAPER, NOW, NOW + 30, 1)
-    await storage.leases.close(LEASE.id, REAPER, "revoked", NOW)
+    (lease,) = await storage.leases.claim(REAPER, NOW, NOW + 30, 1)
+    await storage.leases.close(lease, REAPER, "revoked", NOW)
     assert await storage.purge(NOW + GRANT_RETENTION + 1) == 1
     await storage.close()
     with closing(open_database(path)) as connection:
