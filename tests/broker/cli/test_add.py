@@ -59,6 +59,13 @@ def test_scopes_can_be_chosen(broker: Commands) -> None:
     assert granted(broker) == ["stripe.refund", "stripe.read"]
 
 
+def test_what_was_done_is_on_record(broker: Commands) -> None:
+    broker.ok("add", "stripe", "--secret-stdin", stdin=f"{KEY}\n")
+    lines = broker.ok("logs").out
+    assert "stripe | service.add | OK | granted stripe.read to my-agent" in lines
+    assert "stripe | secret.put | OK | embedded:stripe" in lines
+
+
 def test_under_another_name_and_for_a_new_agent(broker: Commands) -> None:
     broker.ok(
         "add", "stripe", "--as", "stripe-eu", "--agent", "eu-bot", "--secret-stdin", stdin="k\n"
