@@ -49,7 +49,7 @@ def check(
     policy: Policy | None = None
     errors: tuple[Problem, ...] = ()
     try:
-        policy = _load(_place(directory, home))
+        policy = _load(directory, home)
     except PolicyError as error:
         errors = error.problems
     warnings = policy.warnings if policy is not None else ()
@@ -82,7 +82,7 @@ def run_tests(
 
     place = _place(directory, home)
     documents = read_policies(place, TEST_SUFFIXES)
-    results = run_fixtures(_load(place), documents)
+    results = run_fixtures(_load(directory, home), documents)
     if not results:
         output.fail(
             f"there are no policy tests in {place}",
@@ -136,9 +136,7 @@ def explain(  # noqa: PLR0913 - the command's arguments and options
     from broker.policy.explain import explain as explained
 
     raw, _, query = os.fsencode(path).partition(b"?")
-    explanation = explained(
-        _load(_place(directory, home)), agent, scope, Request(method, raw, query)
-    )
+    explanation = explained(_load(directory, home), agent, scope, Request(method, raw, query))
     decision = explanation.decision
     data = {
         "decision": "allow" if isinstance(decision, Allow) else "deny",
@@ -163,11 +161,17 @@ def _place(directory: Path | None, home: Path | None) -> Path:
     return directory if directory is not None else output.settings_from(home).policies
 
 
-def _load(directory: Path) -> Policy:
+def _load(directory: Path | None, home: Path | None) -> Policy:
     from broker.policy.loader import load_policy
     from broker.reload import read_policies
 
-    return load_policy(read_policies(directory))
+    if directory is not None:
+        return load_policy(read_policies(directory))
+    from broker.app.backends import reference_check
+
+    settings = output.settings_from(home)
+    check = reference_check(settings)
+    return load_policy(read_policies(settings.policies), check_reference=check)
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

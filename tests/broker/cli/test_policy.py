@@ -38,6 +38,15 @@ class TestCheck:
     def test_checks_the_brokers_own_policies_by_default(self, broker: Commands) -> None:
         assert "ok:" in broker.ok("policy", "check").out
 
+    def test_its_own_policies_are_judged_with_its_own_stores(self, broker: Commands) -> None:
+        (broker.home / "policies" / "stripe.yaml").write_text(
+            "services:\n  stripe: {provider: http_api, base_url: https://api.stripe.com,\n"
+            "    credential: {type: bearer, secret: 'vault:kv/stripe#key'}}\n"
+        )
+        ran = broker.run("policy", "check")
+        assert ran.status == 1
+        assert "stripe.yaml:3:40: error: service 'stripe': refers to a Vault, and none" in ran.out
+
     def test_tells_all_errors_with_their_places_and_fails(
         self, broker: Commands, small: Path
     ) -> None:
