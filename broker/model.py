@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 Risk = Literal["low", "medium", "high"]
 Replay = Literal["single_use", "until_exp"]
 LeaseState = Literal["intent", "minted", "delivered", "revoking", "revoked", "expired"]
+RevocationKind = Literal["grant", "agent", "scope", "all"]
+
+LONGEST_LIFETIME: Final = 86_400
+"""Seconds that no grant can be given more of, whatever the policy says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,50 @@ class Grant:
     def parent_jti(self) -> str | None:
         """The grant that this one was narrowed from, if any."""
         return self.ancestors[-1] if self.ancestors else None
+
+    @property
+    def line(self) -> tuple[str, ...]:
+        """The jtis of this grant and of all that it descends from."""
+        return (self.jti, *self.ancestors)
+
+    @property
+    def parties(self) -> tuple[str, ...]:
+        """The agent whose rights these are, then all who act or have acted for it."""
+        names, actor = [self.agent], self.actor
+        while actor is not None:
+            names.append(actor["sub"])
+            actor = actor.get("act")
+        return tuple(names)
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """The end of grants that were issued before it; those issued later are not touched.
+
+    It ends `grant`: one grant, whose jti is `value`; `agent`: all in which the agent `value` has
+    a part, itself or acting for another; `scope`: all that hold the scope `value`; `all`: every
+    one, and `value` is empty. Whatever descends from a grant ends with it.
+
+    Times are in whole seconds since the epoch; no grant that it ends lives beyond `until`. `by`
+    says who wanted it, `reason` why. `number` is the store's: greater than any before it.
+    """
+
+    kind: RevocationKind
+    value: str
+    revoked_at: int
+    until: int
+    by: str
+    reason: str | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A grant that is good now, and its use: how many requests, and when the last (or None)."""
+
+    grant: Grant
+    requests: int
+    used_at: float | None
 
 
 @dataclass(frozen=True, slots=True)
