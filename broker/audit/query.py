@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Record = dict[str, Any]
 
+_FIRST_WINDOW: Final = 1 << 20
+_GROWTH: Final = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -72,12 +75,13 @@ class Filter:
 class Reader:
     """Read a trail's records, and later those that have come since.
 
-    `segments` is how many of each writer's last segments to read, None for all.
+    `window` is how many of each writer's last bytes to begin with, None for all; `exhaustive`
+    says whether that was all there is.
     """
 
-    def __init__(self, directory: Path, segments: int | None = None) -> None:
+    def __init__(self, directory: Path, window: int | None = None) -> None:
         self._directory: Final = directory
-        self._segments: Final = segments
+        self._window: Final = window
         self._places: Final[dict[str, tuple[int, int]]] = {}
         self.exhaustive = True
 
@@ -93,9 +97,7 @@ class Reader:
     def _read_writer(self, segments: list[SegmentName]) -> Iterator[tuple[str, Record]]:
         writer = segments[0].writer
         if writer not in self._places:
-            skipped = len(segments) - (self._segments or len(segments))
-            self.exhaustive &= skipped <= 0
-            self._places[writer] = (segments[max(skipped, 0)].first, 0)
+            self._places[writer] = self._start(segments)
         latest = ""
         for segment in segments:
             first, offset = self._places[writer]
@@ -113,6 +115,19 @@ class Reader:
                     # A clock that steps back must not put a writer's records out of order.
                     latest = max(latest, str(record.get("time", "")))
                     yield latest, record
+
+    def _start(self, segments: list[SegmentName]) -> tuple[int, int]:
+        """Return the segment and the offset in it at which a writer's window begins."""
+        left = self._window
+        for segment in reversed(segments):
+            size = segment.path.stat().st_size
+            if left is not None and size > left:
+                self.exhaustive = False
+                # From the byte before: the window may begin where a line does.
+                offset = size - left - 1
+                return segment.first, offset + len(next(read_lines(segment.path, offset)))
+            left = None if left is None else left - size
+        return segments[0].first, 0
 
 
 class Pairing:
@@ -161,13 +176,13 @@ class Log:
 
     def history(self, limit: int | None = None) -> list[Event]:
         """Return the last `limit` events, None for all, by their first record. Raises OSError."""
-        segments = None if limit is None else 1
+        window = None if limit is None else _FIRST_WINDOW
         while True:
-            self._reader, self._pairing = Reader(self._directory, segments), Pairing()
+            self._reader, self._pairing = Reader(self._directory, window), Pairing()
             events = deque(self._complete(), maxlen=limit)
-            if segments is None or self._reader.exhaustive or len(events) == limit:
+            if window is None or self._reader.exhaustive or len(events) == limit:
                 break
-            segments *= 2
+            window *= _GROWTH
         found = [*events, *self._unfinished()]
         found.sort(key=attrgetter("place"))
         return found if limit is None else found[-limit:]

@@ -158,7 +158,7 @@ class AuditTrail:
 
     def _recover(self, error: Exception, batch: list[Entry]) -> bool:
         """Refuse everything until the journal works again; return whether to close instead."""
-        reason = str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         self._refusal = f"the audit trail cannot be written: {reason}"
         self._refused += len(batch)
         refusal = AuditUnavailable(self._refusal)

@@ -8,7 +8,7 @@ import pytest
 from broker.audit.journal import Journal, Rotation
 from broker.audit.query import Event, Filter, Log, Pairing, Reader
 from broker.audit.segment import list_segments, segment_path
-from tests.broker.audit.trails import NOON, open_journal, record, records, write
+from tests.broker.audit.trails import NOON, lines, open_journal, record, records, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -98,16 +98,22 @@ def test_lines_that_are_no_records_are_passed_over(directory: Path) -> None:
     assert [item["seq"] for item in Reader(directory).read()] == [1, 2, 3]
 
 
-def test_the_last_segments_alone_can_be_read(directory: Path, journal: Journal) -> None:
+def test_the_end_alone_can_be_read(directory: Path, journal: Journal) -> None:
     for _ in range(20):
         put(journal, record())
-    segments = list_segments(directory)
-    reader = Reader(directory, segments=2)
-    assert next(item["seq"] for item in reader.read()) == segments[-2].first
-    assert not reader.exhaustive
-    everything = Reader(directory, segments=100)
-    assert next(item["seq"] for item in everything.read()) == 1
-    assert everything.exhaustive
+    written = lines(directory)
+    assert len(list_segments(directory)) > 2
+    total = sum(map(len, written))
+    for count in (1, 2, 7, len(written) - 1):
+        exact = sum(map(len, written[-count:]))
+        for window in (exact, exact + 1):
+            reader = Reader(directory, window)
+            assert len(list(reader.read())) == count
+            assert not reader.exhaustive
+    for window in (total, total + 1, 1 << 40):
+        reader = Reader(directory, window)
+        assert len(list(reader.read())) == len(written)
+        assert reader.exhaustive
 
 
 def test_intent_and_outcome_are_one_event(directory: Path) -> None:
@@ -155,9 +161,11 @@ def test_an_intent_without_an_outcome_is_shown(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2, 5, 13, 40, 1000])
-def test_the_last_events_come_from_as_few_segments_as_will_do(
-    directory: Path, journal: Journal, limit: int
+def test_the_last_events_are_found_from_the_end(
+    directory: Path, journal: Journal, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("broker.audit.query._FIRST_WINDOW", 1000)
+    monkeypatch.setattr("broker.audit.query._GROWTH", 2)
     for number in range(40):
         put(journal, *pair(f"{number}", time=NOON + number))
     log = Log(directory, Filter(service="stripe"))
