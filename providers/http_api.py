@@ -81,6 +81,8 @@ def _seconds(value: object) -> object:
         if match is None:
             raise ValueError("expected a duration such as 10s, 2m or 500ms")
         return float(match[1]) * _UNIT[match[2]]
+    if isinstance(value, bool):
+        raise ValueError("expected a duration such as 10s, not true or false")
     return value
 
 
