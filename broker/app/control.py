@@ -44,9 +44,9 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Refuse a head that does not end in time (`asyncio.Protocol`)."""
-        self._head_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
+        self._head_bytes += len(data) if self._in_head else 0
+        if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response(f"The request's head has more than {HEAD_BYTES} bytes.")
 
     def on_message_begin(self) -> None:
@@ -57,7 +57,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Stop counting (httptools)."""
-        self._in_head = False
+        self._in_head, self._head_bytes = False, 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

@@ -128,7 +128,9 @@ def create_home(settings: Settings) -> tuple[Path, ...]:
             raise refusal from None
         made += [master_key_file(settings.home)] if source == "file" else []
     for path, purpose in ((places.signing_keys, SIGNING), (places.audit_keys, AUDIT)):
-        if path not in sealed:
+        if path in sealed:
+            KeySet.open(path, master, purpose)  # what is made beside it must go with it
+        else:
             KeySet.create(path, master, purpose)
             made.append(path)
     return tuple(made)

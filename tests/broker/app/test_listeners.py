@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.app.listeners import bind
+from broker.errors import ConfigurationError
+from broker.settings import ControlSettings, GatewaySettings, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ANY = Settings(
+    Path("/nowhere"),
+    issuer="http://127.0.0.1:0",
+    control=ControlSettings(port=0),
+    gateway=GatewaySettings(port=0),
+)
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """Give a port that something listens on."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        yield other.getsockname()[1]
+
+
+def test_port_0_becomes_a_free_one_and_the_issuer_follows() -> None:
+    listeners = bind(ANY)
+    try:
+        settings = listeners.settings
+        assert settings.control.port == listeners.control.getsockname()[1] != 0
+        assert settings.gateway.port == listeners.gateway.getsockname()[1] != 0
+        assert settings.issuer == settings.control_url
+        assert settings.gateway_url.endswith(str(settings.gateway.port))
+    finally:
+        listeners.close()
+
+
+def test_an_issuer_that_was_chosen_stays() -> None:
+    listeners = bind(replace(ANY, issuer="https://broker.example.com"))
+    listeners.close()
+    assert listeners.settings.issuer == "https://broker.example.com"
+
+
+def test_a_port_in_use_is_named_with_what_to_do(taken: int) -> None:
+    with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1:{taken} is in use.*--control-po"):
+        bind(replace(ANY, control=ControlSettings(port=taken)))
+    with pytest.raises(ConfigurationError, match="BROKER_GATEWAY_PORT"):
+        bind(replace(ANY, gateway=GatewaySettings(port=taken)))
+
+
+def test_the_first_is_released_when_the_second_cannot_be_bound(taken: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    chosen = replace(ANY, control=ControlSettings(port=port), gateway=GatewaySettings(port=taken))
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="gateway"):
+            bind(chosen)
+
+
+def test_an_address_that_is_not_ours_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="cannot listen on 192"):
+        bind(replace(ANY, control=ControlSettings(host="192.0.2.1", port=0)))
+    with pytest.raises(ConfigurationError, match=r"control\.host is 'no such host'"):
+        bind(replace(ANY, control=ControlSettings(host="no such host", port=0)))
