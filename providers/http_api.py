@@ -82,7 +82,7 @@ def _seconds(value: object) -> object:
             raise ValueError("expected a duration such as 10s, 2m or 500ms")
         return float(match[1]) * _UNIT[match[2]]
     if isinstance(value, bool):
-        raise ValueError("expected a duration such as 10s, not true or false")
+        raise ValueError("expected a duration such as 10s")  # noqa: TRY004 - pydantic reports these
     return value
 
 
