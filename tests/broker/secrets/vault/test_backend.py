@@ -9,6 +9,7 @@ import pytest
 
 from broker.errors import ConfigurationError, SecretUnavailable
 from broker.files import create_private
+from broker.secrets.base import MAX_SECRET_BYTES
 from broker.secrets.reader import Secrets
 from broker.secrets.vault import VaultBackend
 from broker.settings import VaultSettings
@@ -261,3 +262,11 @@ async def test_start_logs_in_and_says_what_is_wrong(
 def test_missing_settings_are_named(settings: VaultSettings, missing: str) -> None:
     with pytest.raises(ConfigurationError, match=missing):
         VaultBackend(settings)
+
+
+async def test_a_field_that_is_no_credential_by_its_length_is_refused(
+    openbao: OpenBao, backend: VaultBackend, mount: str
+) -> None:
+    openbao.put(mount, "app/a", key="x" * (MAX_SECRET_BYTES + 1))
+    with pytest.raises(SecretUnavailable, match=r"#key has 65537 bytes, .* at most 65536"):
+        await backend.read(f"{mount}/app/a#key")
