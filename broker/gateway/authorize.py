@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from broker.gateway.problems import Refusal
+from broker.gateway.problems import KINDS, Refusal
 from broker.gateway.route import Route
 from broker.gateway.slots import BEARER, find_token
 from broker.model import Allow, Deny
@@ -75,7 +75,7 @@ class Authorization:
             return Rejection(_token_missing(query))
         grant = self._authority.grant(token)
         if isinstance(grant, str):
-            return Rejection(Refusal("token_invalid", f"the task token was refused: {grant}"))
+            return Rejection(_token_refused(grant))
         if route is None:
             refusal = self._service_unknown(name, policy, grant)
             return Rejection(refusal, None, None, grant, policy.version)
@@ -161,6 +161,12 @@ def _would_do(
         for scope in (holder.scopes if holder else ())
         if isinstance(route.judge((scope,), method, path, query), Allow)
     )
+
+
+def _token_refused(word: str) -> Refusal:
+    if word in KINDS:  # it is not the token's fault
+        return Refusal(word, "the broker cannot read its own storage; try again later")
+    return Refusal("token_invalid", f"the task token was refused: {word}")
 
 
 def _token_missing(query: bytes | None) -> Refusal:

@@ -63,6 +63,7 @@ class Authority(Protocol):
     def grant(self, token: bytes) -> Grant | str:
         """Return the grant behind a task token, or one word for why there is none.
 
+        A word of `problems.KINDS` is the refusal itself, any other what is wrong with the token.
         Its scopes are those that the policy in force still gives its agent. Called for each
         request from the event loop, so it does no I/O.
         """

@@ -9,14 +9,17 @@ from broker.gateway.authorize import Rejection
 from broker.gateway.base import METADATA_PATH
 from broker.gateway.framing import ChunkedBody, LengthBody
 from broker.gateway.grammar import Malformed
-from broker.gateway.problems import UNRECORDED, Refusal, malformed, render, report
+from broker.gateway.problems import REVOKED, UNRECORDED, Refusal, malformed, render, report
 from broker.gateway.relay import Relay
 from broker.gateway.request import RequestReader
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.gateway.framing import Body
     from broker.gateway.request import Request
     from broker.gateway.works import Works
+    from broker.model import Grant
 
 _METADATA: Final = METADATA_PATH.encode()
 
@@ -145,6 +148,11 @@ class AgentConnection(asyncio.Protocol):
         """Close if no request is under way; otherwise the one under way is the last."""
         if self._relay is None and not self._in_head and self._transport is not None:
             self._transport.close()
+
+    def cut(self, is_revoked: Callable[[Grant], bool]) -> None:
+        """Break off the request under way if its grant has been revoked."""
+        if self._relay is not None and is_revoked(self._relay.grant):
+            self._relay.fail(REVOKED)
 
     def tick(self, now: float) -> None:
         """Keep the deadlines; `now` is of the monotonic clock."""

@@ -71,8 +71,9 @@ class Credential:
             _require(_QUERY_PART, name)
             _require(_QUERY_PART, value.reveal())
         written = (*injection.headers, *injection.cookies, *injection.query)
-        # Without its scheme: the key alone is what must not be seen.
+        # The key alone is what must not be seen: without its scheme, its prefix, its user name.
         values = {value.reveal().rpartition(b" ")[2] for _, value in written}
+        values |= {value.reveal() for value in injection.secrets}
         self._values = tuple(values | set(map(unquote_to_bytes, values)) - {b""})
         self.fresh_until = fresh_until
         self.lines = b"".join(b"%b: %b\r\n" % (n, v.reveal()) for n, v in injection.headers)

@@ -53,6 +53,7 @@ KINDS: Final = {
     "audit_unavailable": _Kind(503, "The audit trail cannot record, so nothing is sent"),
     "credential_unavailable": _Kind(503, "The service's credential cannot be had at present"),
     "overloaded": _Kind(503, "The gateway is at its limit"),
+    "revocations_unknown": _Kind(503, "Which task tokens are revoked cannot be known at present"),
     "upstream_timeout": _Kind(504, "The service did not answer in time"),
     "version_refused": _Kind(505, "Only HTTP/1.1 is spoken here"),
 }
@@ -86,6 +87,14 @@ class Refusal:
 
 UNRECORDED: Final = Refusal("audit_unavailable", "the request could not be put on record")
 """The refusal of everything while the trail cannot record."""
+
+
+REVOKED: Final = Refusal(
+    "token_invalid",
+    "the task token was revoked while the request was under way, which may have had its effect",
+    note="revoked while the request was under way",
+)
+"""The end of a request whose grant is revoked before the response is complete."""
 
 
 def report(error: BaseException, doing: str) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from broker.gateway.response import ResponseHead
     from broker.gateway.upstream import UpstreamConnection
     from broker.gateway.works import Client, Works
-    from broker.model import AuditRecord
+    from broker.model import AuditRecord, Grant
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -88,6 +88,11 @@ class Relay:
         if fields.has_body:
             buffer = works.limits.buffer_bytes
             self._upload = Upload(client, chunked=fields.chunked, buffer=buffer)
+
+    @property
+    def grant(self) -> Grant:
+        """The grant that the request was admitted under."""
+        return self._admission.grant
 
     @property
     def waiting(self) -> bool:

@@ -145,15 +145,18 @@ class RequestReader:
             return head_too_large(self._limits.head_bytes)
         if line is None:
             return self._read_other(data[:end])
-        start = line.end()
+        if line[1] not in _METHODS:
+            return _METHOD_REFUSED
         try:
-            found = read_fields(
-                data[:end], start, httptools.HttpRequestParser, self._limits.head_fields
-            )
-            self._last = RequestFields(data[start:end], found, self._limits.body_bytes)
+            self._last = self._read_fields(data[:end], line.end())
         except Malformed as error:
             return malformed(str(error))
         return self.read(data)
+
+    def _read_fields(self, head: bytes, start: int) -> RequestFields:
+        limits = self._limits
+        fields = read_fields(head, start, httptools.HttpRequestParser, limits.head_fields)
+        return RequestFields(head[start:], fields, limits.body_bytes)
 
     def _unfinished(self, data: bytes) -> Refusal | None:
         if not data[:1].isalpha():

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from broker.audit.base import Trail
     from broker.gateway.base import Authority, Resource
+    from broker.model import Grant
 
 _TICK: Final = 0.25
 _BACKLOG: Final = 1024
@@ -75,6 +76,15 @@ class GatewayServer:
         self._servers.append(server)
         if self._ticking is None:
             self._ticking = loop.create_task(self._tick(works))
+
+    def cut(self, is_revoked: Callable[[Grant], bool]) -> None:
+        """Break off the requests under way whose grant has been revoked."""
+        for connection in list(self._connections):
+            try:
+                connection.cut(is_revoked)
+            except Exception as error:  # noqa: BLE001 - the others must be cut, too
+                report(error, "cutting a revoked request")
+                connection.abort()
 
     async def close(self, grace: float) -> None:
         """Accept nothing more, let requests under way end within `grace` seconds, then close."""
