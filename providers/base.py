@@ -106,12 +106,15 @@ class Injection:
 
     `headers` are complete header values; `query` values are percent-encoded already;
     `cookies` are cookie-value bytes. Whatever the agent sent under the same names is removed
-    first. `fresh_for` is how long, in seconds, the gateway may reuse this value.
+    first. `secrets` are what went into them, as they are: by these the gateway knows the
+    credential again in a response. `fresh_for` is how long, in seconds, the gateway may reuse
+    this value.
     """
 
     headers: tuple[tuple[bytes, Secret], ...] = ()
     query: tuple[tuple[bytes, Secret], ...] = ()
     cookies: tuple[tuple[bytes, Secret], ...] = ()
+    secrets: tuple[Secret, ...] = ()
     fresh_for: float = 0.0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import re
+from dataclasses import replace
 from string import Formatter
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import quote
@@ -256,10 +257,15 @@ class HttpApi:
 
     async def injection(self, request: CredentialRequest) -> Injection:  # noqa: ARG002
         """Return the same credential for every grant: it is the service's, and static."""
-        return await _injection(self._credential, self._read)
+        used: list[Secret] = []
 
-    async def _read(self, reference: str) -> bytes:
-        return (await self._secrets.read(reference)).reveal()
+        async def read(reference: str) -> bytes:
+            secret = await self._secrets.read(reference)
+            used.append(secret)
+            return secret.reveal()
+
+        injection = await _injection(self._credential, read)
+        return replace(injection, secrets=tuple(used))
 
 
 def _fit(unsafe: re.Pattern[bytes], reference: str, value: bytes) -> bytes:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from broker.gateway.inject import Credential
 from providers.base import (
     CredentialRequest,
     Dependencies,
@@ -344,3 +345,27 @@ def test_every_reference_is_named() -> None:
 
 def test_a_static_key_is_never_delivered() -> None:
     assert PLUGIN.deliveries == {"proxy"}
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        {"type": "bearer", "secret": "env:a"},
+        {"type": "basic", "username": "u", "secret": "env:a"},
+        {"type": "basic", "username_secret": "env:a"},
+        {"type": "header", "name": "X-Key", "secret": "env:a", "prefix": "Token token="},
+        {"type": "query", "name": "key", "secret": "env:a"},
+        {"type": "cookie", "name": "key", "secret": "env:a"},
+        {"type": "template", "header": "X", "value": "v={a}, u=1", "secrets": {"a": "env:a"}},
+    ],
+    ids=lambda credential: str(credential["type"]),
+)
+async def test_the_gateway_knows_the_secret_itself_again_in_a_response(
+    credential: dict[str, Any],
+) -> None:
+    injection = await injected(credential, a=b"canary/4c1d")
+    assert injection.secrets == (Secret(b"canary/4c1d"),)
+    written = Credential(injection, (), 0.0)
+    assert written.shows(b"https://elsewhere.example/?key=canary/4c1d&x=1")
+    assert written.shows(b"https://elsewhere.example/?key=canary%2F4c1d")
+    assert not written.shows(b"https://elsewhere.example/?key=")
