@@ -140,6 +140,7 @@ def _change(
 ) -> None:
     from broker.app.trail import recorded
     from broker.secrets.reader import FRESH_FOR
+    from providers.http_api import FRESH_FOR as REUSED_FOR
 
     settings = output.settings_from(home)
     with closing(_open(settings)) as store:
@@ -151,7 +152,7 @@ def _change(
     def human() -> None:
         typer.echo(f"{name} is stored: version {version}.")
         if verb == "rotate":
-            typer.echo(f"A running broker uses it within {FRESH_FOR:.0f} s.")
+            typer.echo(f"A running broker uses it within {FRESH_FOR + REUSED_FOR:.0f} s.")
         else:
             typer.echo(f'A policy refers to it as "{reference}".')
 

@@ -120,7 +120,7 @@ def test_a_value_as_an_option_is_refused_and_not_printed(broker: Commands) -> No
 
 def test_rotate(broker: Commands) -> None:
     broker.ok("secret", "put", "stripe", stdin="one")
-    assert "within 10 s" in broker.ok("secret", "rotate", "stripe", stdin="two").out
+    assert "within 20 s" in broker.ok("secret", "rotate", "stripe", stdin="two").out
     assert value(broker, "stripe") == b"two"
     assert "has this value already" in broker.refused("secret", "rotate", "stripe", stdin="two")
     told = broker.refused("secret", "rotate", "strip", stdin="x")
