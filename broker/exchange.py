@@ -276,11 +276,18 @@ class Exchange:
         self, request: TokenRequest, caller: Identity | _Delegation, grant: Grant
     ) -> None:
         """Store the grant and spend the proof's one use, both or neither."""
-        if not await self._storage.save_grant(grant, _claim(caller)):
+        saved = await self._storage.save_grant(grant, _claim(caller))
+        if saved == "spent":
             raise TokenRefused(
                 request.refused_proof,
                 "the proof of identity has been used before; get a new one",
                 cause="replayed",
+            )
+        if saved == "revoked":
+            raise TokenRefused(
+                request.refused_proof,
+                "this was revoked while it was being issued; ask again if it is still needed",
+                cause="revoked",
             )
 
     def _attempt(self, source_address: str | None) -> _Attempt:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, cast
 
-from broker.errors import InvalidToken
 from broker.grants import Refusal
 
 if TYPE_CHECKING:
@@ -50,8 +49,5 @@ class Authority:
         return known[1]
 
     def parent(self, token: bytes) -> Grant:
-        """Return the grant of one of our own task tokens; raise `InvalidToken` otherwise."""
-        verdict = self._grants.verify(token)
-        if isinstance(verdict, Refusal):
-            raise InvalidToken(verdict.code, verdict.message)
-        return verdict
+        """Return the grant of one of our own task tokens; raises as `Grants.require` does."""
+        return self._grants.require(token)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from broker.model import EnrolledKey, Grant, Lease, LeaseState
+    from broker.model import EnrolledKey, Grant, Lease, LeaseState, Revocation, Session
+
+Saved = Literal["saved", "spent", "revoked"]
+"""What became of a grant that was to be stored: its proof may have been spent before, or it, or
+what it descends from, may have been revoked meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +22,23 @@ class ReplayClaim:
     issuer: str
     token_id: str
     until: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A revocation as stored, the grants that were good until then, and how many leases end."""
+
+    revocation: Revocation
+    grants: tuple[Grant, ...]
+    leases: int
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """How often a grant was used since this was last noted, and when last."""
+
+    requests: int
+    used_at: float
 
 
 class LeaseStore(Protocol):
@@ -109,23 +130,60 @@ class LeaseStore(Protocol):
         ...
 
 
+class RevocationStore(Protocol):
+    """Every revocation that may still end a grant, in the order in which they were made."""
+
+    async def add(self, order: Revocation) -> Ended:
+        """Number and store a revocation and, in the same transaction, end the leases it ends.
+
+        Once this returns, no grant that it ends is stored any more. Raise `StorageError`,
+        storing nothing, if revocations have been forgotten and this is not one of `all`.
+        """
+        ...
+
+    async def since(self, number: int) -> tuple[Revocation, ...]:
+        """Return the revocations after a number, in order; from 0 on, all of them.
+
+        Raise `StorageError` if the store knows fewer than there have been.
+        """
+        ...
+
+
 class Storage(Protocol):
     """Durable records, shared by every worker of one broker."""
+
+    @property
+    def revocations(self) -> RevocationStore:
+        """What has been revoked."""
+        ...
 
     @property
     def leases(self) -> LeaseStore:
         """The records of minted credentials."""
         ...
 
-    async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> bool:
+    async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> Saved:
         """Store a grant and, in the same transaction, spend `claim`.
 
-        Return False, storing nothing, if the claim has been spent already.
+        Store nothing if the claim has been spent already, or if a revocation ends the grant or
+        any that it descends from.
         """
+        ...
+
+    async def spend(self, claim: ReplayClaim) -> bool:
+        """Spend a claim by itself; return False if it has been spent already."""
         ...
 
     async def grant(self, jti: str) -> Grant | None:
         """Return a grant, or None."""
+        ...
+
+    async def sessions(self, now: float) -> tuple[Session, ...]:
+        """Return the grants that are good at `now`, the oldest first, with their use."""
+        ...
+
+    async def note_use(self, uses: Mapping[str, Use]) -> None:
+        """Add to the use of grants, by their jtis."""
         ...
 
     async def enrol(self, key: EnrolledKey) -> None:
@@ -144,10 +202,10 @@ class Storage(Protocol):
         ...
 
     async def purge(self, now: float) -> int:
-        """Forget replay claims, grants and leases that can no longer matter; return how many.
+        """Forget claims, grants, leases and revocations that matter no more; return how many.
 
-        A claim outlives its proof, a grant its expiry and a lease its end, by a margin that a
-        wall clock's step back does not exceed.
+        A revocation outlives the grants that it ends, a claim its proof, a grant its expiry and
+        a lease its end, by a margin that a wall clock's step back does not exceed.
         """
         ...
 

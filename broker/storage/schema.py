@@ -91,6 +91,25 @@ MIGRATIONS: Final = (
         END
         """,
     ),
+    (
+        # AUTOINCREMENT: a number is never given twice, whatever has been purged.
+        """
+        CREATE TABLE revocations (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            kind TEXT NOT NULL CHECK (kind IN ('grant', 'agent', 'scope', 'all')),
+            value TEXT NOT NULL CHECK ((value = '') = (kind = 'all')),
+            revoked_at INTEGER NOT NULL,
+            until INTEGER NOT NULL,
+            revoked_by TEXT NOT NULL,
+            reason TEXT
+        ) STRICT
+        """,
+        "CREATE INDEX revocations_by_value ON revocations (value, kind)",
+        "CREATE INDEX revocations_by_time ON revocations (revoked_at) WHERE kind != 'grant'",
+        "CREATE INDEX revocations_by_end ON revocations (until)",
+        "ALTER TABLE grants ADD COLUMN requests INTEGER NOT NULL DEFAULT 0",
+        "ALTER TABLE grants ADD COLUMN used_at REAL",
+    ),
 )
 
 _APPLICATION_ID: Final = 0x41544B42  # "ATKB": tells our databases from any other SQLite file

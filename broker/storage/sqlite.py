@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from broker.errors import StorageError
-from broker.model import EnrolledKey, Grant
+from broker.model import EnrolledKey
+from broker.storage import grants
 from broker.storage.committer import Committer
+from broker.storage.ended import all_revoked, is_ended
 from broker.storage.leases import SqliteLeases
+from broker.storage.revocations import SqliteRevocations
 from broker.storage.schema import open_database
 
 if TYPE_CHECKING:
@@ -21,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from broker.storage.base import ReplayClaim
+    from broker.model import Grant, Session
+    from broker.storage.base import ReplayClaim, Saved, Use
 
 REPLAY_MARGIN: Final = 2 * 3600
 """How long, in seconds, a replay claim outlives its proof: a wall clock that is set back by an
@@ -34,19 +39,9 @@ keeps their history."""
 _PURGE_CHUNK: Final = 5_000
 """Rows per transaction when purging, so that others wait for milliseconds at most."""
 
-_GRANT_COLUMNS: Final = (
-    "jti, agent, issuer, subject, scopes, issued_at, expires_at, policy_version, client_id, "
-    "task, reason, ancestors, actor, claims"
-)
-_INSERT_GRANT: Final = (
-    f"INSERT INTO grants ({_GRANT_COLUMNS}) "  # noqa: S608 - a constant
-    f"VALUES ({', '.join('?' * len(_GRANT_COLUMNS.split(',')))})"
-)
-_SELECT_GRANT: Final = f"SELECT {_GRANT_COLUMNS} FROM grants WHERE jti = ?"  # noqa: S608 - the same
-
 
 class SqliteStorage:
-    """Keep grants, replay claims, enrolled keys and leases in the SQLite database at `path`.
+    """Keep grants, revocations, claims, keys and leases in the SQLite database at `path`.
 
     Raises `ConfigurationError`, saying what to do, if there is no usable database to be had.
     """
@@ -54,31 +49,47 @@ class SqliteStorage:
     def __init__(self, path: Path) -> None:
         self._committer = Committer(open_database(path), path)
         self.leases = SqliteLeases(self._committer)
+        self.revocations = SqliteRevocations(self._committer, path.with_suffix(".revocations"))
 
-    async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> bool:
-        """Store a grant and, in the same transaction, spend `claim`; False if it was spent."""
+    async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> Saved:
+        """Store a grant and, in the same transaction, spend `claim`."""
 
-        def save(connection: sqlite3.Connection) -> bool:
-            if claim is not None:
-                spent = connection.execute(
-                    "INSERT INTO replay_claims VALUES (?, ?) ON CONFLICT DO NOTHING",
-                    (_digest(claim), claim.until),
-                )
-                if spent.rowcount == 0:
-                    return False
-            connection.execute(_INSERT_GRANT, _grant_row(grant))
-            return True
+        def save(connection: sqlite3.Connection) -> Saved:
+            if is_ended(connection, grant.line, grant):
+                return "revoked"
+            if claim is not None and not _spend(connection, claim):
+                return "spent"
+            grants.insert(connection, grant)
+            return "saved"
 
         return await self._committer.run(save, writes=True)
 
+    async def spend(self, claim: ReplayClaim) -> bool:
+        """Spend a claim by itself; False if it was spent."""
+        return await self._committer.run(partial(_spend, claim=claim), writes=True)
+
     async def grant(self, jti: str) -> Grant | None:
         """Return a grant, or None."""
+        return await self._committer.run(partial(grants.find, jti=jti))
 
-        def read(connection: sqlite3.Connection) -> Grant | None:
-            row = connection.execute(_SELECT_GRANT, (jti,)).fetchone()
-            return None if row is None else _grant(row)
+    async def sessions(self, now: float) -> tuple[Session, ...]:
+        """Return the grants that are good at `now`, the oldest first, with their use."""
+
+        def read(connection: sqlite3.Connection) -> tuple[Session, ...]:
+            revoked = all_revoked(connection)
+            found = grants.sessions(connection, now)
+            return tuple(one for one in found if not revoked.covers(one.grant))
 
         return await self._committer.run(read)
+
+    async def note_use(self, uses: Mapping[str, Use]) -> None:
+        """Add to the use of grants, by their jtis."""
+
+        def note(connection: sqlite3.Connection) -> None:
+            for jti, use in uses.items():
+                grants.count_use(connection, jti, use.requests, use.used_at)
+
+        await self._committer.run(note, writes=True)
 
     async def enrol(self, key: EnrolledKey) -> None:
         """Add a public key to a local agent; adding it again changes nothing.
@@ -93,7 +104,7 @@ class SqliteStorage:
                 connection.execute(
                     "INSERT INTO enrolled_keys (kid, agent, public_jwk, enrolled_at) "
                     "VALUES (?, ?, ?, ?)",
-                    (key.kid, key.agent, _json(key.public_jwk), key.enrolled_at),
+                    (key.kid, key.agent, grants.as_json(key.public_jwk), key.enrolled_at),
                 )
             elif holder != (key.agent,):
                 raise StorageError(
@@ -127,15 +138,16 @@ class SqliteStorage:
         return await self._committer.run(remove, writes=True)
 
     async def purge(self, now: float) -> int:
-        """Forget replay claims, grants and leases that can no longer matter; return how many.
+        """Forget claims, grants, leases and revocations that matter no more; return how many.
 
-        Claims go `REPLAY_MARGIN` after their proof's end, grants and leases `GRANT_RETENTION`
-        after theirs.
+        Claims go `REPLAY_MARGIN` after their proof's end, the others `GRANT_RETENTION` after
+        theirs.
         """
         claims = await self._purge("replay_claims", "digest", "until", now - REPLAY_MARGIN)
-        grants = await self._purge("grants", "jti", "expires_at", now - GRANT_RETENTION)
+        over = await self._purge("grants", "jti", "expires_at", now - GRANT_RETENTION)
         leases = await self._purge("leases", "id", "ended_at", now - GRANT_RETENTION)
-        return claims + grants + leases
+        ended = await self._purge("revocations", "number", "until", now - GRANT_RETENTION)
+        return claims + over + leases + ended
 
     async def close(self) -> None:
         """Finish what is queued and release the store."""
@@ -156,51 +168,15 @@ class SqliteStorage:
         return total
 
 
+def _spend(connection: sqlite3.Connection, claim: ReplayClaim) -> bool:
+    done = connection.execute(
+        "INSERT INTO replay_claims VALUES (?, ?) ON CONFLICT DO NOTHING",
+        (_digest(claim), claim.until),
+    )
+    return done.rowcount > 0
+
+
 def _digest(claim: ReplayClaim) -> bytes:
     """Name a proof; the issuer's length keeps the two parts apart, whatever they hold."""
     issuer = claim.issuer.encode()
     return hashlib.sha256(b"%d:%b%b" % (len(issuer), issuer, claim.token_id.encode())).digest()
-
-
-def _grant_row(grant: Grant) -> tuple[Any, ...]:
-    return (
-        grant.jti,
-        grant.agent,
-        grant.issuer,
-        grant.subject,
-        " ".join(grant.scopes),
-        grant.issued_at,
-        grant.expires_at,
-        grant.policy_version,
-        grant.client_id,
-        grant.task,
-        grant.reason,
-        " ".join(grant.ancestors),
-        None if grant.actor is None else _json(grant.actor),
-        _json(grant.claims),
-    )
-
-
-def _grant(row: tuple[Any, ...]) -> Grant:
-    jti, agent, issuer, subject, scopes, issued_at, expires_at, version, client_id = row[:9]
-    task, reason, ancestors, actor, claims = row[9:]
-    return Grant(
-        jti=jti,
-        agent=agent,
-        issuer=issuer,
-        subject=subject,
-        scopes=tuple(scopes.split()),
-        issued_at=issued_at,
-        expires_at=expires_at,
-        policy_version=version,
-        client_id=client_id,
-        task=task,
-        reason=reason,
-        ancestors=tuple(ancestors.split()),
-        actor=None if actor is None else json.loads(actor),
-        claims=json.loads(claims),
-    )
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    return json.dumps(dict(value), separators=(",", ":"))

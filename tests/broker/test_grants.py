@@ -1,18 +1,24 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from broker.errors import StorageError
 from broker.grants import Grants, Refusal
 from broker.keys.signing import FileSigningKey, KeySet, KeyState
 from broker.model import Agent, Grant
+from broker.revoked import revocation
+from broker.storage.base import Use
 from broker.tokens import TaskTokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from broker.model import Revocation, RevocationKind
 
 NOW = 1_750_000_000
 KEY = FileSigningKey(ec.generate_private_key(ec.SECP256R1()))
@@ -50,14 +56,20 @@ class _World:
     monotonic: float = 50.0
     policy: _Policy = field(default_factory=lambda: _policy(bot=("a.read", "a.write", "b")))
 
-    def grants(self, remembered: int = 100) -> Grants:
+    def unlearned(self, remembered: int = 100, stale_after: float = math.inf) -> Grants:
         return Grants(
             TOKENS,
             lambda: self.policy,
             clock=lambda: self.wall,
             monotonic=lambda: self.monotonic,
             remembered=remembered,
+            stale_after=stale_after,
         )
+
+    def grants(self, remembered: int = 100, stale_after: float = math.inf) -> Grants:
+        grants = self.unlearned(remembered, stale_after)
+        grants.learn(())
+        return grants
 
     def wait(self, seconds: float) -> None:
         self.wall += seconds
@@ -123,22 +135,26 @@ def test_r5_a_suspended_machine_lengthens_no_life(world: _World) -> None:
     assert _code(grants.verify(TOKEN)) == "expired"
 
 
+def _end(jti: str) -> Revocation:
+    return revocation("grant", jti, now=NOW, by="test")
+
+
 def test_a_revoked_grant_is_refused_at_once(world: _World) -> None:
     grants = world.grants()
     grants.verify(TOKEN)
-    grants.revoke("grant-1", GRANT.expires_at)
+    grants.learn([_end("grant-1")])
     assert _code(grants.verify(TOKEN)) == "revoked"
 
 
 def test_a_grant_revoked_before_it_is_seen_is_refused(world: _World) -> None:
     grants = world.grants()
-    grants.revoke("grant-1", GRANT.expires_at)
+    grants.learn([_end("grant-1")])
     assert _code(grants.verify(TOKEN)) == "revoked"
 
 
 def test_revoking_one_grant_leaves_the_others(world: _World) -> None:
     grants = world.grants()
-    grants.revoke("grant-2", GRANT.expires_at)
+    grants.learn([_end("grant-2")])
     assert grants.verify(TOKEN) == GRANT
 
 
@@ -148,28 +164,97 @@ def test_revoking_any_ancestor_ends_a_grant(world: _World, ancestor: str) -> Non
     child = replace(GRANT, jti="child", ancestors=("root", "middle"))
     token = TOKENS.issue(child).encode()
     assert grants.verify(token) == child
-    grants.revoke(ancestor, GRANT.expires_at)
+    grants.learn([_end(ancestor)])
     assert _code(grants.verify(token)) == "revoked"
     assert grants.is_revoked(child)
     assert not grants.is_revoked(GRANT)
 
 
+@pytest.mark.parametrize(("kind", "value"), [("agent", "bot"), ("scope", "b"), ("all", "")])
+def test_a_grant_issued_after_a_revocation_is_good(
+    world: _World, kind: RevocationKind, value: str
+) -> None:
+    grants = world.grants()
+    grant = replace(GRANT, scopes=("a.read", "b"))
+    later = replace(grant, issued_at=NOW + 1)
+    world.wait(1)
+    grants.learn([revocation(kind, value, now=NOW, by="test")])
+    assert _code(grants.verify(TOKENS.issue(grant).encode())) == "revoked"
+    assert grants.verify(TOKENS.issue(later).encode()) == later
+
+
+def test_a_revoked_scope_counts_even_if_the_policy_has_taken_it_already(world: _World) -> None:
+    grants = world.grants()
+    world.policy = _policy(bot=("a.read",))
+    assert grants.verify(TOKEN) == replace(GRANT, scopes=("a.read",))
+    grants.learn([revocation("scope", "a.write", now=NOW, by="test")])
+    assert _code(grants.verify(TOKEN)) == "revoked"
+
+
 def test_revocations_are_forgotten_when_their_grants_are_long_over(world: _World) -> None:
     grants = world.grants()
-    for number in range(1000):
-        grants.revoke(f"old-{number}", NOW)
-    world.wait(3 * 3600)
-    grants.revoke("new", NOW + 4 * 3600)
-    assert set(grants._revoked) == {"new"}
+    grants.learn(_end(f"old-{number}") for number in range(999))
+    world.wait(27 * 3600)
+    grants.learn([revocation("grant", "new", now=world.wall, by="test")])
+    assert len(grants._revoked) == 1
 
 
-def test_revocations_are_never_forgotten_early(world: _World) -> None:
+def test_r5_revocations_are_never_forgotten_early(world: _World) -> None:
     grants = world.grants()
-    for number in range(5000):
-        grants.revoke(f"g{number}", NOW + 900)
-    world.wait(3600)  # the wall clock may have been set forward by as much
-    grants.revoke("last", NOW + 9000)
-    assert len(grants._revoked) == 5001
+    grants.learn(_end(f"g{number}") for number in range(5000))
+    world.wait(25 * 3600)  # the wall clock may be an hour ahead
+    grants.learn(())
+    assert len(grants._revoked) == 5000
+
+
+def test_r4_before_revocations_are_known_no_token_is_good(world: _World) -> None:
+    grants = world.unlearned()
+    assert _code(grants.verify(TOKEN)) == "revocations_unknown"
+    grants.learn(())
+    assert grants.verify(TOKEN) == GRANT
+
+
+def test_r4_when_revocations_are_stale_no_token_is_good(world: _World) -> None:
+    grants = world.grants(stale_after=5.0)
+    assert grants.verify(TOKEN) == GRANT
+    world.wait(4.9)
+    assert grants.verify(TOKEN) == GRANT
+    world.wait(0.1)
+    assert _code(grants.verify(TOKEN)) == "revocations_unknown"
+    with pytest.raises(StorageError, match="cannot be known"):
+        grants.require(TOKEN)
+    grants.learn(())
+    assert grants.verify(TOKEN) == GRANT
+
+
+def test_r4_a_slow_answer_is_as_old_as_its_question(world: _World) -> None:
+    grants = world.grants(stale_after=5.0)
+    asked = world.monotonic
+    world.wait(6)
+    grants.learn((), as_of=asked + 0.5)
+    assert _code(grants.verify(TOKEN)) == "revocations_unknown"
+
+
+def test_uses_are_counted_and_taken_once(world: _World) -> None:
+    grants = world.grants()
+    for _ in range(3):
+        grants.verify(TOKEN)
+        world.wait(1)
+    grants.verify(b"nonsense")
+    assert grants.take_uses() == {"grant-1": Use(3, NOW + 2)}
+    assert grants.take_uses() == {}
+    grants.verify(TOKEN)
+    assert grants.take_uses() == {"grant-1": Use(1, NOW + 3)}
+
+
+def test_uses_of_what_is_forgotten_or_has_expired_are_kept(world: _World) -> None:
+    grants = world.grants(remembered=1)
+    other = TOKENS.issue(replace(GRANT, jti="other")).encode()
+    for token in (TOKEN, other, TOKEN):
+        grants.verify(token)
+    world.wait(900)
+    grants.verify(TOKEN)
+    assert grants.take_uses() == {"grant-1": Use(2, NOW), "other": Use(1, NOW)}
 
 
 def test_a_scope_that_the_policy_takes_away_is_taken_from_the_grant(world: _World) -> None:

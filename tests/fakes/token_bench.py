@@ -6,6 +6,7 @@ whose constraints take templates.
 
 from __future__ import annotations
 
+import math
 import secrets
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ from broker.keys.signing import FileSigningKey, KeySet, KeyState
 from broker.model import EnrolledKey, Grant
 from broker.policy.loader import Document, load_policy
 from broker.policy.plugins import InstalledPlugins
+from broker.revocations import Revocations
+from broker.revoked import revocation
 from broker.storage.sqlite import SqliteStorage
 from broker.token_request import ACCESS, CLIENT_CREDENTIALS, EXCHANGE, JWT_BEARER
 from broker.tokens import TaskTokens
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from broker.policy.engine import Policy
+    from broker.storage.base import Ended
     from providers.base import CredentialRequest, Provider
     from tests.fakes.issuer import Bench
 
@@ -155,7 +159,14 @@ class TokenBench:
     def __post_init__(self) -> None:
         clock, monotonic = self.identities.wall, self.identities.monotonic
         self.tokens = TaskTokens(self.keys, BROKER, GATEWAY)
-        self.grants = Grants(self.tokens, lambda: self.policy, clock=clock, monotonic=monotonic)
+        self.grants = Grants(
+            self.tokens,
+            lambda: self.policy,
+            clock=clock,
+            monotonic=monotonic,
+            stale_after=math.inf,
+        )
+        self.grants.learn(())
         local = LocalSource(
             "laptop",
             self.storage.enrolled_keys,
@@ -185,6 +196,11 @@ class TokenBench:
         """Let time pass."""
         self.identities.wall.now += seconds
         self.identities.monotonic.now += seconds
+
+    async def revoke(self, jti: str) -> Ended:
+        """Revoke a grant."""
+        order = revocation("grant", jti, now=self.identities.wall(), by="test")
+        return await Revocations(self.storage.revocations, self.grants.learn).revoke(order)
 
     def load(self, text: str) -> None:
         """Put another policy in force."""
@@ -291,11 +307,13 @@ async def local_exchange(home: Path, writer: str) -> AsyncIterator[Exchange]:
     policy = load(POLICY % "https://issuer.test")
     tokens = TaskTokens(key_set(), BROKER, GATEWAY)
     audiences = Audiences(BROKER, f"{BROKER}/token")
+    grants = Grants(tokens, lambda: policy)
+    grants.learn(())
     async with running_trail(home / f"audit-{writer}", writer) as trail:
         yield Exchange(
             identities=IdentityResolver([LocalSource("laptop", storage.enrolled_keys, audiences)]),
             policy=lambda: policy,
-            parent=Grants(tokens, lambda: policy).require,
+            parent=grants.require,
             storage=storage,
             tokens=tokens,
             trail=trail,

@@ -1,0 +1,141 @@
+"""The revocations of the SQLite store, and how it notices that it has forgotten some.
+
+Beside the database lies a small file with the number of the last revocation. A database that
+knows fewer was restored from an older copy: grants that had been revoked would be good again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from broker.errors import StorageError
+from broker.files import read_private, replace_private
+from broker.revoked import Revoked, timeless
+from broker.storage import grants
+from broker.storage.base import Ended
+from broker.storage.ended import REVOCATION, is_ended, revocations
+from broker.storage.leases import end_leases
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from broker.model import Grant, Revocation
+    from broker.storage.committer import Committer
+
+
+class SqliteRevocations:
+    """Keep revocations (`broker.storage.base.RevocationStore`); `mark` is the file beside them."""
+
+    def __init__(self, committer: Committer, mark: Path) -> None:
+        self._committer = committer
+        self._mark = mark
+        self._marked = 0
+
+    async def add(self, order: Revocation) -> Ended:
+        """Store a revocation and end what it ends, in one transaction."""
+
+        def store(connection: sqlite3.Connection) -> Ended:
+            number = None
+            marked, last = self._read_mark(), _last(connection)
+            if order.kind == "all":
+                number = max(marked, last) + 1  # ends whatever has been forgotten, too
+            elif last < marked:
+                raise StorageError(self._forgetful(last, marked))
+            return _end(connection, order, number)
+
+        ended = await self._committer.run(store, writes=True)
+        # A transaction of its own: whoever is in one sees all that is committed, and nobody else
+        # writes the file meanwhile. It must never be ahead of the database.
+        await self._committer.run(self._note, writes=True)
+        return ended
+
+    async def since(self, number: int) -> tuple[Revocation, ...]:
+        """Return the revocations after a number, in order."""
+
+        def read(connection: sqlite3.Connection) -> tuple[Revocation, ...]:
+            known, last = number or self._read_mark(), _last(connection)
+            if last < known:
+                raise StorageError(self._forgetful(last, known))
+            if last == number:
+                return ()
+            return revocations(connection, "number > ? ORDER BY number", number)
+
+        return await self._committer.run(read)
+
+    def _note(self, connection: sqlite3.Connection) -> None:
+        last = _last(connection)
+        if last > self._marked:
+            replace_private(self._mark, b"%d\n" % last)
+            self._marked = last
+
+    def _read_mark(self) -> int:
+        if not self._mark.is_symlink() and not self._mark.exists():
+            return 0
+        text = read_private(self._mark).strip()
+        if not text.isdigit():
+            raise StorageError(
+                f"{self._mark}: does not hold the number of the last revocation; remove it, and "
+                "run `broker revoke --all` unless you know that none has been lost"
+            )
+        return int(text)
+
+    def _forgetful(self, last: int, known: int) -> str:
+        return (
+            f"the database beside {self._mark} has forgotten revocations (it knows {last}, and "
+            f"there have been {known}): it was restored from an older copy, or replaced. Grants "
+            "revoked since would be good again; run `broker revoke --all` to end every grant, "
+            "then start the broker"
+        )
+
+
+def _end(connection: sqlite3.Connection, order: Revocation, number: int | None) -> Ended:
+    meant = _meant(connection, order)
+    ended = [grant for grant in meant if not is_ended(connection, grant.line, grant)]
+    stored = _insert(connection, order, number)
+    for grant in ended:
+        # What its record does not show: it descends from a holder of the scope, or was issued
+        # by a clock that is ahead of this one.
+        if not Revoked((stored,)).covers(grant):
+            _insert(connection, replace(order, kind="grant", value=grant.jti))
+    jtis = [grant.jti for grant in ended]
+    if order.kind == "grant" and not jtis:
+        jtis = [order.value]  # what was minted for a grant may outlive it
+    leases = sum(end_leases(connection, jti, order.revoked_at) for jti in jtis)
+    return Ended(stored, tuple(ended), leases)
+
+
+def _meant(connection: sqlite3.Connection, order: Revocation) -> Iterator[Grant]:
+    """Return the grants that have not expired and that a revocation is about, in order of issue."""
+    now, about = order.revoked_at, timeless(order)
+    if order.kind == "grant":
+        candidates = grants.live_of_line(connection, now, order.value)
+    elif order.kind == "agent":
+        candidates = grants.live_of_agent(connection, now, order.value)
+    elif order.kind == "scope":
+        candidates = grants.live_of_scope(connection, now, order.value)
+    else:
+        candidates = grants.live(connection, now)
+    found: set[str] = set()
+    for grant in sorted(candidates, key=lambda one: len(one.ancestors)):
+        if about.covers(grant) or not found.isdisjoint(grant.ancestors):
+            found.add(grant.jti)
+            yield grant
+
+
+def _insert(
+    connection: sqlite3.Connection, order: Revocation, number: int | None = None
+) -> Revocation:
+    row = (order.kind, order.value, order.revoked_at, order.until, order.by, order.reason, number)
+    done = connection.execute(
+        f"INSERT INTO revocations ({REVOCATION}) VALUES (?, ?, ?, ?, ?, ?, ?)",  # noqa: S608
+        row,
+    )
+    return replace(order, number=done.lastrowid or 0)
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'revocations'")
+    return next((seq for (seq,) in row), 0)
