@@ -17,6 +17,7 @@ from broker.app.backends import open_backends, open_vault, reference_check
 from broker.app.health import probes
 from broker.app.home import Places, open_keys, open_storage
 from broker.app.identities import Identities
+from broker.app.minters import Minters
 from broker.app.policies import open_policies
 from broker.app.trail import trusted_keys
 from broker.audit.journal import Journal, Rotation
@@ -29,6 +30,10 @@ from broker.gateway.metrics import GatewayMetrics
 from broker.gateway.server import GatewayServer
 from broker.grants import Grants
 from broker.identity.base import Audiences
+from broker.leases.base import LeaseDesk
+from broker.leases.minting import Leases
+from broker.leases.reaper import Reaper
+from broker.policy.plugins import InstalledPlugins
 from broker.secrets.reader import ProviderSecrets, Secrets
 from broker.tokens import TaskTokens
 from providers.base import Dependencies
@@ -55,6 +60,7 @@ class Broker:
     secrets: Secrets
     storage: SqliteStorage
     vault: VaultBackend | None
+    reaper: Reaper
 
 
 @asynccontextmanager
@@ -84,7 +90,9 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
 
         tokens = TaskTokens(keys.signing, settings.issuer, settings.gateway_url)
         grants = Grants(tokens, lambda: policies.current)
-        dependencies = Dependencies(ProviderSecrets(secrets), http.client, time.time)
+        dependencies = Dependencies(
+            ProviderSecrets(secrets), http.client, time.time, vault.calls if vault else None
+        )
         authority = Authority(policies, grants, dependencies)
         exchange = Exchange(
             identities=identities,
@@ -96,6 +104,14 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             issuer=settings.issuer,
             targets=(settings.issuer, settings.token_endpoint, settings.gateway_url),
         )
+        desk = LeaseDesk(
+            store=storage.leases,
+            providers=Minters(InstalledPlugins(), dependencies),
+            sealer=keys.master,
+            trail=trail,
+            clock=time.time,
+        )
+        leases = Leases(desk, policy=authority.policy, grant=authority.parent)
         registry = CollectorRegistry()
         metrics = GatewayMetrics()
         registry.register(metrics)
@@ -105,6 +121,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             keys.signing.public_jwks,
             probes(policies, trail, storage, identities, vault),
             registry,
+            leases,
         )
         gateway = GatewayServer(
             authority,
@@ -115,7 +132,15 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             metrics=metrics,
             protected=_protected(settings),
         )
-        yield Broker(create_app(control), gateway, policies, secrets, storage, vault)
+        yield Broker(
+            create_app(control),
+            gateway,
+            policies,
+            secrets,
+            storage,
+            vault,
+            Reaper(desk, leases.wake),
+        )
 
 
 def _trail(settings: Settings, keys: KeySet) -> AuditTrail:

@@ -41,7 +41,12 @@ async def run(
     try:
         async with open_broker(settings) as broker, contextlib.AsyncExitStack() as stack:
             stop = _catch_signals(broker)
-            for work in (broker.policies.watch(), _purge(broker), _log_in_to_vault(broker)):
+            for work in (
+                broker.policies.watch(),
+                broker.reaper.run(),
+                _purge(broker),
+                _log_in_to_vault(broker),
+            ):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
             await broker.gateway.start(listeners.gateway)
             stack.push_async_callback(broker.gateway.close, settings.drain)

@@ -60,7 +60,8 @@ class Reaper:
                 worked = 0
             if not worked:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), self._poll)
+                    async with asyncio.timeout(self._poll):
+                        await self._wake.wait()
 
     async def reap(self) -> int:
         """Work on some of the leases that are due; return how many."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import SecretUnavailable, did_you_mean
 from broker.secrets.base import MAX_SECRET_BYTES, SecretValue
+from broker.secrets.vault.calls import VaultApi
 from broker.secrets.vault.client import VaultConnection, VaultRefused
 from broker.secrets.vault.login import login_from
 from broker.secrets.vault.reference import KvReference, parse
@@ -44,6 +45,7 @@ class VaultBackend:
         self.scheme = "vault"
         self._connection: Final = VaultConnection(settings)
         self._session: Final = VaultSession(self._connection, login_from(settings))
+        self.calls: Final = VaultApi(VaultConnection(settings), self._session)
         self._mounts: Final[dict[str, _Mount]] = {}
 
     def check(self, rest: str) -> None:
@@ -75,6 +77,7 @@ class VaultBackend:
     async def close(self) -> None:
         """End the login and the connections."""
         await self._session.close()
+        await self.calls.close()
         await self._connection.close()
 
     async def _read(self, client: hvac.Client, reference: KvReference) -> SecretValue:

@@ -92,7 +92,7 @@ class VaultConnection:
             namespace=self._settings.namespace,
         )
 
-    async def call(self, what: str, ask: Callable[[], Answer]) -> Answer:
+    async def call(self, what: str, ask: Callable[[], Answer], attempts: int = ATTEMPTS) -> Answer:
         """Return what `ask` returns, from a thread; try again while Vault cannot answer.
 
         `ask` also takes what it needs out of the answer: where that is not there, the answer
@@ -102,13 +102,13 @@ class VaultConnection:
             VaultRefused: Vault answered with a 4xx other than 429.
             SecretUnavailable: it did not answer, or with 429 or 5xx, a few times in a row.
         """
-        attempts = AsyncRetrying(
-            stop=stop_after_attempt(ATTEMPTS) | stop_after_delay(RETRY_FOR),
+        patiently = AsyncRetrying(
+            stop=stop_after_attempt(attempts) | stop_after_delay(RETRY_FOR),
             wait=wait_exponential(multiplier=0.1, max=2) + wait_random(0, 0.1),
             retry=retry_if_exception(_may_pass),
             reraise=True,
         )
-        answer: Answer = await attempts(self._once, what, ask)
+        answer: Answer = await patiently(self._once, what, ask)
         return answer
 
     async def close(self) -> None:
