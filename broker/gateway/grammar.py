@@ -21,6 +21,7 @@ _FIELDS: Final = re.compile(
     rb"(?:" + FIELD_NAME.pattern + rb":" + FIELD_VALUE.pattern + rb"\r\n)*+\r\n"
 )
 _BARE_LINE_FEED: Final = re.compile(rb"(?<!\r)\n")
+_FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
 
@@ -54,7 +55,9 @@ class _Collector:
         self.fields: list[Field] = []
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.fields.append(Field(name.lower(), name, value.strip(b" \t")))
+        key = name.lower()
+        # What frames the body is taken as it stands: not everybody takes `chunked\t` for chunked.
+        self.fields.append(Field(key, name, value if key in _FRAMING else value.strip(b" \t")))
 
 
 def has_bare_line_feed(data: bytes) -> bool:

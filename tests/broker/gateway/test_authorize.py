@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from broker.gateway.authorize import Admission, Authorization, Rejection
+from broker.gateway.base import Resource
+from broker.gateway.limits import GatewayLimits
+from broker.gateway.request import Request, RequestReader
+from broker.model import Grant
+from tests.fakes.gateway import ALL, GATEWAY, ISSUER, policy, policy_text
+
+if TYPE_CHECKING:
+    from broker.policy.engine import Policy
+    from providers.base import Injects
+
+GOOD = b"eyJ.good.token"
+
+
+@dataclass
+class Words:
+    """An authority that knows one token."""
+
+    current: Policy
+    known: Grant
+
+    def grant(self, token: bytes) -> Grant | str:
+        return self.known if token == GOOD else "expired"
+
+    def policy(self) -> Policy:
+        return self.current
+
+    def injector(self, service: Any) -> Injects:
+        raise NotImplementedError(service)
+
+
+@pytest.fixture
+def authority() -> Words:
+    current = policy(policy_text(), 8080)
+    grant = Grant("jti", "tester", "local", "tester", ALL, 0, 0, current.version, "tester")
+    return Words(current, grant)
+
+
+def decide(
+    authority: Words, target: bytes, *lines: bytes, method: bytes = b"GET", token: bytes = GOOD
+) -> Admission | Rejection:
+    auth = [b"Authorization: Bearer " + token] if token else []
+    first = b"%b %b HTTP/1.1" % (method, target)
+    head = b"\r\n".join([first, b"Host: g", *auth, *lines, b"", b""])
+    request = RequestReader(GatewayLimits()).read(head)
+    assert isinstance(request, Request)
+    return Authorization(authority, Resource(GATEWAY, ISSUER)).decide(request)
+
+
+def refused(verdict: Admission | Rejection) -> Rejection:
+    assert isinstance(verdict, Rejection)
+    return verdict
+
+
+def test_an_admission_says_by_what_right(authority: Words) -> None:
+    verdict = decide(authority, b"/api/v1/x?y")
+    assert isinstance(verdict, Admission)
+    assert verdict.path == b"/v1/x"
+    assert verdict.grant is authority.known
+    assert (verdict.decision.scope, verdict.decision.rule) == ("api.all", "* /**")
+    assert verdict.route.service.name == "api"
+
+
+@pytest.mark.parametrize(
+    ("target", "token", "code", "service"),
+    [
+        (b"/api/v1/x", b"", "token_missing", None),
+        (b"/api/v1/x?access_token=eyJ.good.token", b"", "token_missing", None),
+        (b"/nothing/x", b"", "token_missing", None),
+        (b"/api/v1/x", b"eyJ.bad.token", "token_invalid", None),
+        (b"/nothing/x", b"eyJ.bad.token", "token_invalid", None),
+        (b"/nothing/x", GOOD, "service_unknown", None),
+        (b"/", GOOD, "service_unknown", None),
+        (b"/API/x", GOOD, "service_unknown", None),
+        (b"//api/x", GOOD, "service_unknown", None),
+        (b"/%61pi/x", GOOD, "service_unknown", None),
+        (b"/./api/x", GOOD, "service_unknown", None),
+        (b"/api", GOOD, "path_not_canonical", "api"),
+        (b"/api/a//b", GOOD, "path_not_canonical", "api"),
+        (b"/api/a/../b", GOOD, "path_not_canonical", "api"),
+        (b"/api/x/https://evil.test/", GOOD, "path_not_canonical", "api"),
+        (b"/api/admin/x", GOOD, "policy_denied", "api"),
+        (b"/api/v1/" + GOOD, GOOD, "token_misplaced", "api"),
+        (b"/api/v1/x?a=" + GOOD, GOOD, "token_misplaced", "api"),
+    ],
+)
+def test_rejections(
+    authority: Words, target: bytes, token: bytes, code: str, service: str | None
+) -> None:
+    verdict = refused(decide(authority, target, token=token))
+    assert (verdict.refusal.code, verdict.service) == (code, service)
+
+
+def test_the_agent_is_known_once_its_token_is(authority: Words) -> None:
+    assert refused(decide(authority, b"/nothing/x")).grant is authority.known
+    assert refused(decide(authority, b"/api/x", token=b"eyJ.bad.token")).grant is None
+
+
+def test_upgrades_are_refused(authority: Words) -> None:
+    for upgrade in (b"websocket", b"h2c"):
+        lines = (b"Upgrade: " + upgrade, b"Connection: Upgrade")
+        assert refused(decide(authority, b"/api/x", *lines)).refusal.code == "upgrade_refused"
+
+
+def test_a_token_beside_its_slot_is_refused(authority: Words) -> None:
+    verdict = refused(decide(authority, b"/api/x", b"X-Debug: " + GOOD))
+    assert verdict.refusal.code == "token_misplaced"
+
+
+def test_a_denial_says_what_would_be_allowed_and_how_to_get_it(authority: Words) -> None:
+    authority.known = replace(authority.known, scopes=("api.read",))
+    refusal = refused(decide(authority, b"/api/v1/x", method=b"POST")).refusal
+    assert refusal.allowed == ("GET /v1/**",)
+    assert refusal.scopes == ("api.all",)
+    assert refusal.remedy == f"ask {ISSUER}/token for a task token with the scope api.all"
+
+
+def test_a_denial_that_no_scope_would_change_says_so(authority: Words) -> None:
+    refusal = refused(decide(authority, b"/api/admin/x")).refusal
+    assert refusal.rule == "* /admin/**"
+    assert refusal.scopes == ()
+    assert refusal.remedy is not None
+    assert "broker policy explain --agent tester" in refusal.remedy
+
+
+def test_scopes_of_other_services_do_not_help(authority: Words) -> None:
+    authority.known = replace(authority.known, scopes=("keyed.all",))
+    refusal = refused(decide(authority, b"/api/v1/x")).refusal
+    assert refusal.code == "policy_denied"
+    assert refusal.scopes == ("api.all", "api.read")
+
+
+def test_an_unknown_service_is_told_with_those_there_are(authority: Words) -> None:
+    authority.known = replace(authority.known, scopes=("keyed.all", "api.read"))
+    refusal = refused(decide(authority, b"/stripe/x")).refusal
+    assert refusal.remedy == (
+        f"call {GATEWAY}/<service>/<path>; the services of this task token: api, keyed"
+    )
+
+
+def test_plain_http_is_refused_as_a_service(authority: Words) -> None:
+    service = authority.current.services["api"]
+    assert service.upstream is not None
+    bare = replace(service, upstream=replace(service.upstream, insecure_http=False))
+
+    current = authority.current
+    authority.current = SimpleNamespace(  # type: ignore[assignment]
+        version="other",
+        services={"api": bare},
+        scopes=current.scopes,
+        agents=current.agents,
+        authorizer=current.authorizer,
+    )
+    assert refused(decide(authority, b"/api/v1/x")).refusal.code == "credential_refused"
+
+
+def test_a_new_policy_counts_from_the_next_request(authority: Words) -> None:
+    head = b"GET /api/v1/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer %b\r\n\r\n" % GOOD
+    request = RequestReader(GatewayLimits()).read(head)
+    assert isinstance(request, Request)
+    authorization = Authorization(authority, Resource(GATEWAY, ISSUER))
+    assert isinstance(authorization.decide(request), Admission)
+    text = policy_text().replace(
+        'api.all: {service: api, allow: ["* /**"]', 'api.all: {service: api, allow: ["* /v9/**"]'
+    )
+    authority.current = policy(text, 8080)
+    assert refused(authorization.decide(request)).refusal.code == "policy_denied"
