@@ -25,7 +25,7 @@ from broker.reload import read_policies
 from broker.secrets.reader import Secrets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Sized
     from pathlib import Path
 
     from broker.app.home import Keys
@@ -111,7 +111,7 @@ async def _stores_and_policy(settings: Settings, keys: Keys) -> AsyncIterator[Fi
                 yield Finding("policy", "problem", str(problem))
             return
         if policy.warnings:
-            told = f"{len(policy.warnings)} warnings; see them with `broker policy check`"
+            told = f"{_number(policy.warnings, 'warning')}; see `broker policy check`"
             yield Finding("policy", "warning", told)
         yield Finding("policy", "ok", _size(policy))
         async for finding in _secrets(policy, secrets):
@@ -121,10 +121,17 @@ async def _stores_and_policy(settings: Settings, keys: Keys) -> AsyncIterator[Fi
 
 
 def _size(policy: Policy) -> str:
-    return (
-        f"{len(policy.services)} services, {len(policy.scopes)} scopes, "
-        f"{len(policy.agents)} agents, {len(policy.identity_sources)} identity sources"
-    )
+    parts = {
+        "service": policy.services,
+        "scope": policy.scopes,
+        "agent": policy.agents,
+        "identity source": policy.identity_sources,
+    }
+    return ", ".join(_number(things, noun) for noun, things in parts.items())
+
+
+def _number(things: Sized, noun: str) -> str:
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
 async def _secrets(policy: Policy, secrets: Secrets) -> AsyncIterator[Finding]:
@@ -139,7 +146,7 @@ async def _secrets(policy: Policy, secrets: Secrets) -> AsyncIterator[Finding]:
                 state: State = "warning" if reference.startswith("env:") else "problem"
                 yield Finding("secrets", state, f"{service.name} needs {reference}: {error}")
     if found:
-        yield Finding("secrets", "ok", f"{found} can be read")
+        yield Finding("secrets", "ok", f"{found} of them can be read")
 
 
 async def _issuers(policy: Policy, identities: Identities) -> AsyncIterator[Finding]:

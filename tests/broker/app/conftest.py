@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from broker.settings import Settings
+
 KEY = "demo_key_that_no_agent_may_see"
 
 
@@ -55,10 +57,14 @@ class Served:
         """What it has printed."""
         return (self.home.path.parent / "output.log").read_text()
 
+    @property
+    def settings(self) -> Settings:
+        """Its settings."""
+        return load_settings(self.home.path, self.home.environment)
+
     def token(self, scope: str = "orders.read", agent: str = "my-agent") -> str:
         """Return a task token."""
-        settings = load_settings(self.home.path, self.home.environment)
-        answer = asyncio.run(request_token(settings, agent, {"scope": scope}))
+        answer = asyncio.run(request_token(self.settings, agent, {"scope": scope}))
         return str(answer["access_token"])
 
     def call(self, method: str, path: str, token: str) -> httpx.Response:
