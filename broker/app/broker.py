@@ -34,16 +34,18 @@ from broker.leases.base import LeaseDesk
 from broker.leases.minting import Leases
 from broker.leases.reaper import Reaper
 from broker.policy.plugins import InstalledPlugins
+from broker.revocations import Revocations
 from broker.secrets.reader import ProviderSecrets, Secrets
 from broker.tokens import TaskTokens
 from providers.base import Dependencies
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from starlette.types import ASGIApp
 
     from broker.keys.signing import KeySet
+    from broker.model import Revocation
     from broker.reload import PolicyStore
     from broker.secrets.vault import VaultBackend
     from broker.settings import Settings
@@ -61,6 +63,8 @@ class Broker:
     storage: SqliteStorage
     vault: VaultBackend | None
     reaper: Reaper
+    grants: Grants
+    revocations: Revocations
 
 
 @asynccontextmanager
@@ -70,6 +74,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
     Raises:
         ConfigurationError: something must be mended first; says what. Nothing is left open.
         AuditUnavailable: the trail cannot be written.
+        StorageError: the database cannot be read, or has forgotten revocations.
     """
     async with AsyncExitStack() as stack:
         keys = open_keys(settings)
@@ -132,6 +137,15 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             metrics=metrics,
             protected=_protected(settings),
         )
+
+        def learn(news: Sequence[Revocation], as_of: float) -> None:
+            grants.learn(news, as_of)
+            if news:
+                gateway.cut(grants.is_revoked)
+                leases.wake.set()  # the store has marked what is to end with them
+
+        revocations = Revocations(storage.revocations, learn)
+        await revocations.catch_up()
         yield Broker(
             create_app(control),
             gateway,
@@ -140,6 +154,8 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
             storage,
             vault,
             Reaper(desk, leases.wake),
+            grants,
+            revocations,
         )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.app.broker import open_broker
 from broker.app.control import ControlServer
+from broker.app.sessions import note_use
 from broker.errors import SecretUnavailable, StorageError
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ async def run(
     Raises:
         ConfigurationError: something must be mended before the broker can start.
         AuditUnavailable: the trail cannot be written.
+        StorageError: the database cannot be read, or has forgotten revocations.
     """
     settings = listeners.settings
     try:
@@ -43,7 +45,9 @@ async def run(
             stop = _catch_signals(broker)
             for work in (
                 broker.policies.watch(),
+                broker.revocations.follow(),
                 broker.reaper.run(),
+                note_use(broker.grants, broker.storage),
                 _purge(broker),
                 _log_in_to_vault(broker),
             ):

@@ -149,7 +149,13 @@ class GatewayBench:
         """Put another policy in force."""
         self.store.current = policy(text, self.upstream.port)
 
-    def token(self, *scopes: str, lifetime: int = 900, agent: str = AGENT) -> bytes:
+    def token(
+        self,
+        *scopes: str,
+        lifetime: int = 900,
+        agent: str = AGENT,
+        ancestors: tuple[str, ...] = (),
+    ) -> bytes:
         """A task token of the tester; without scopes, one for everything."""
         now = int(time.time())
         grant = Grant(
@@ -163,6 +169,7 @@ class GatewayBench:
             policy_version=self.store.current.version,
             client_id=agent,
             task="try things",
+            ancestors=ancestors,
         )
         return self.tokens.issue(grant).encode()
 
