@@ -12,6 +12,7 @@ pytest_plugins = (
     "tests.components.gate",
     "tests.components.oidc",
     "tests.components.openbao",
+    "tests.components.postgres",
     "tests.components.tls",
     "tests.fakes.issuer",
     "tests.fakes.token_bench",

@@ -273,10 +273,8 @@ class Policy:
         `scopes` those that its agent could ask for.
         """
         agent = self.agents.get(grant.agent)
-        held, could_ask = (
-            self._delivered(grant.scopes),
-            self._delivered(agent.scopes if agent else ()),
-        )
+        held = self._delivered(grant.scopes)
+        could_ask = self._delivered(agent.scopes if agent else ())
         if scope not in grant.scopes or scope not in self.scopes:
             return Deny(
                 "the task token does not have the scope asked for", "scope", held, could_ask

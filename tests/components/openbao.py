@@ -16,12 +16,16 @@ import pytest
 from tests.components.process import free_port, listening, serving, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.components.gate import Gate
+    from tests.components.postgres import Postgres
 
 _names: Final = count(1)
+_CREATE_USER: Final = (
+    "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}'"
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,34 @@ class OpenBao:
         name = f"policy-{next(_names)}"
         self.admin.sys.create_or_update_policy(name, hcl)
         return name
+
+    def database(self, postgres: Postgres, **roles: Mapping[str, str]) -> str:
+        """Mount a database engine for `postgres` with roles that may log in; return its mount."""
+        mount = f"database{next(_names)}"
+        self.admin.sys.enable_secrets_engine("database", path=mount)
+        engine = self.admin.secrets.database
+        engine.configure(
+            name="postgres",
+            plugin_name="postgresql-database-plugin",
+            allowed_roles=["*"],
+            connection_url=(
+                "postgresql://{{username}}:{{password}}@127.0.0.1:"
+                f"{postgres.port}/postgres?sslmode=disable"
+            ),
+            username=postgres.admin,
+            password=postgres.password,
+            mount_point=mount,
+        )
+        for name, settings in roles.items():
+            self.admin.write_data(
+                f"{mount}/roles/{name}",
+                data={
+                    "db_name": "postgres",
+                    "creation_statements": [_CREATE_USER],
+                    **settings,
+                },
+            )
+        return mount
 
     def approle(self, policy: str, *, ttl: str = "10m", secret_id_uses: int = 1) -> AppRole:
         """Make a role with this policy; its secret_id comes wrapped."""

@@ -53,11 +53,12 @@ def serving(
     *,
     directory: Path,
     environment: Mapping[str, str],
+    user: str | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `command` in `directory` until the block ends; its output goes to `output.log` there.
 
-    The child sees `environment` and nothing else. A server that ends before it is ready raises
-    `RuntimeError` with the end of its output.
+    The child sees `environment` and nothing else, and is `user`'s if that is given. A server
+    that ends before it is ready raises `RuntimeError` with the end of its output.
     """
     log = directory / "output.log"
 
@@ -73,6 +74,7 @@ def serving(
             command,
             cwd=directory,
             env=dict(environment),
+            user=user,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
