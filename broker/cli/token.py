@@ -94,17 +94,18 @@ async def request_token(
     async with http.client(allow_private=True, allow_loopback_http=True) as client:
         try:
             response = await client.post(settings.token_endpoint, data=form)
-            answer = response.json()
         except (httpx.TransportError, UpstreamError) as error:
             raise UpstreamError(
                 f"no broker answers at {settings.issuer} ({type(error).__name__}); "
                 "start it with `broker serve`"
             ) from None
-        except ValueError:
-            raise UpstreamError(
-                f"what answers at {settings.token_endpoint} is not a broker"
-            ) from None
-    if response.status_code != _OK or "access_token" not in answer:
-        told = output.printable(str(answer.get("error_description") or answer.get("error")))
+    try:
+        answer = dict(response.json())
+    except (ValueError, TypeError):
+        answer = {}
+    if "error" in answer:
+        told = output.printable(str(answer.get("error_description") or answer["error"]))
         raise ConfigurationError(f"refused: {told}")
-    return dict(answer)
+    if response.status_code != _OK or "access_token" not in answer:
+        raise UpstreamError(f"what answers at {settings.token_endpoint} is not a broker")
+    return answer

@@ -72,7 +72,7 @@ async def test_its_parts_work_together(settings: Settings) -> None:
         jwks = (await ask(broker, "GET", "/.well-known/jwks.json")).json()
         assert not any("d" in jwk for jwk in jwks["keys"])
         again = await ask(broker, "POST", "/token", **form)
-        assert again.status_code == 401
+        assert (again.status_code, again.json()["error"]) == (400, "invalid_client")
     report = verify(Places(settings.home).audit, trusted_keys(open_keys(settings).audit))
     assert report.whole
     assert report.writers[0].closed
