@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.audit.redaction import redact_path
+from broker.errors import AuditUnavailable
+from broker.gateway.authorize import Admission, Rejection
+from broker.gateway.grammar import Field
+from broker.gateway.metrics import GatewayMetrics
+from broker.gateway.problems import Refusal
+from broker.gateway.record import Recorder
+from broker.gateway.request import Request, RequestFields
+from broker.gateway.route import Route
+from broker.model import Allow, AuditRecord, Grant
+from tests.fakes.gateway import policy, policy_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+POLICY = policy(policy_text(), 8080)
+GRANT = Grant("j1", "tester", "local", "sub", ("api.all",), 0, 9, "v0", "c", task="t", reason="r")
+
+
+@dataclass
+class Lines:
+    """A trail that keeps its records in memory, or refuses them."""
+
+    records: list[AuditRecord] = field(default_factory=list)
+    works: bool = True
+
+    def append(
+        self, record: AuditRecord, durable: Callable[[Exception | None], None] | None = None
+    ) -> None:
+        if not self.works:
+            raise AuditUnavailable("disk full")
+        self.records.append(record)
+        if durable is not None:
+            durable(None)
+
+    async def record(self, record: AuditRecord) -> None:
+        self.append(record)
+
+
+def request(query: bytes | None = None) -> Request:
+    fields = RequestFields(b"", (Field(b"host", b"Host", b"g"),), 0)
+    return Request(b"POST", b"/api/v1/x", query, fields, 0)
+
+
+def admission(query: bytes | None = None) -> Admission:
+    service = POLICY.services["api"]
+    assert service.upstream is not None
+    route = Route(POLICY, service, service.upstream)
+    return Admission(request(query), route, GRANT, Allow("api.all", "* /**", "medium"), b"/v1/x")
+
+
+def recorder(trail: Lines) -> Recorder:
+    return Recorder(trail, redact_path, GatewayMetrics())
+
+
+def test_intent_and_outcome_of_one_operation() -> None:
+    trail = Lines()
+    durable: list[Exception | None] = []
+    intent = recorder(trail).intend(admission(b"key=secret"), "192.0.2.1", durable.append)
+    assert durable == [None]
+    assert intent == trail.records[0]
+    recorder(trail).settle(intent, ("allow", 201, None), 0.0123456, (5, 7))
+    outcome = trail.records[1]
+    assert isinstance(outcome, AuditRecord)
+    assert (
+        intent._asdict() | {"time": 0}
+        == AuditRecord(
+            time=0,
+            action="proxy.request",
+            phase="intent",
+            operation=intent.operation,
+            decision="allow",
+            agent="tester",
+            issuer="local",
+            subject="sub",
+            grant="j1",
+            task="t",
+            reason="r",
+            service="api",
+            scope="api.all",
+            rule="* /**",
+            method="POST",
+            path="/v1/x?key=…",
+            risk="medium",
+            policy_version=POLICY.version,
+            source_address="192.0.2.1",
+        )._asdict()
+    )
+    assert outcome == intent._replace(
+        time=outcome.time,
+        phase="outcome",
+        status=201,
+        latency_ms=12.345,
+        bytes_in=5,
+        bytes_out=7,
+    )
+
+
+def test_operations_are_never_named_alike() -> None:
+    trail = Lines()
+    for _ in range(3):
+        writer = recorder(trail)
+        for _ in range(3):
+            writer.intend(admission(), None, lambda _: None)
+    assert len({record.operation for record in trail.records}) == 9
+
+
+@pytest.mark.parametrize(
+    ("code", "decision"),
+    [("policy_denied", "deny"), ("token_missing", "deny"), ("overloaded", "error")],
+)
+def test_a_refusal_is_one_record(code: str, decision: str) -> None:
+    trail = Lines()
+    refusal = Refusal(code, "no", rule="* /x", note="10.0.0.1")
+    rejection = Rejection(refusal, "api", b"/v1/x", GRANT, "v1")
+    assert recorder(trail).reject(rejection, request(), "192.0.2.1")
+    (record,) = trail.records
+    assert (record.phase, record.decision, record.rule) == ("outcome", decision, "* /x")
+    assert (record.agent, record.grant, record.policy_version) == ("tester", "j1", "v1")
+    assert (record.method, record.path) == ("POST", "/v1/x")
+    assert record.status == refusal.status
+    assert record.detail == f"{code}: 10.0.0.1"
+
+
+def test_a_refusal_of_which_nothing_is_known() -> None:
+    trail = Lines()
+    assert recorder(trail).reject(Rejection(Refusal("malformed_request", "bad")), None, None)
+    (record,) = trail.records
+    assert (record.agent, record.service, record.method, record.path) == (None,) * 4
+    assert record.detail == "malformed_request: bad"
+
+
+def test_a_refusal_before_its_service_is_known_keeps_the_whole_path() -> None:
+    trail = Lines()
+    recorder(trail).reject(Rejection(Refusal("token_missing", "none")), request(), None)
+    assert trail.records[0].path == "/api/v1/x"
+
+
+def test_a_trail_that_fails() -> None:
+    trail = Lines()
+    writer = recorder(trail)
+    intent = writer.intend(admission(), None, lambda _: None)
+    trail.works = False
+    with pytest.raises(AuditUnavailable):
+        writer.intend(admission(), None, lambda _: None)
+    assert not writer.reject(Rejection(Refusal("token_missing", "none")), None, None)
+    writer.settle(intent, ("allow", 200, None), 0.1, (0, 0))
+    assert len(trail.records) == 1

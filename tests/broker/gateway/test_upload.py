@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from broker.gateway.upload import Upload
+
+
+@dataclass
+class Ends:
+    """Both ends of a body's way, and what happened to them in order."""
+
+    events: list[Any] = field(default_factory=list)
+
+    def hold(self) -> None:
+        self.events.append("hold")
+
+    def release(self) -> None:
+        self.events.append("release")
+
+    def write(self, data: bytes) -> None:
+        self.events.append(data)
+
+    def sent(self) -> None:
+        self.events.append("sent")
+
+
+def upload(*, chunked: bool = False, buffer: int = 100) -> tuple[Upload, Ends]:
+    ends = Ends()
+    return Upload(ends, chunked=chunked, buffer=buffer), ends
+
+
+def test_what_waits_is_sent_first() -> None:
+    body, ends = upload()
+    body.add(b"ab")
+    body.add(b"cd")
+    body.flow(ends)  # type: ignore[arg-type]
+    body.add(b"ef")
+    body.end()
+    assert ends.events == [b"ab", b"cd", "release", b"ef", "sent"]
+    assert (body.size, body.done) == (6, True)
+
+
+def test_a_body_that_is_complete_before_it_flows() -> None:
+    body, ends = upload(chunked=True)
+    body.add(b"ab")
+    body.end()
+    body.flow(ends)  # type: ignore[arg-type]
+    assert ends.events == [b"2\r\nab\r\n", b"0\r\n\r\n", "sent"]
+
+
+def test_the_source_waits_when_too_much_waits() -> None:
+    body, ends = upload(buffer=3)
+    body.add(b"abc")
+    assert ends.events == []
+    body.add(b"d")
+    assert ends.events == ["hold"]
+    body.flow(ends)  # type: ignore[arg-type]
+    assert ends.events == ["hold", b"abc", b"d", "release"]
+
+
+def test_the_source_waits_for_a_slow_upstream() -> None:
+    body, ends = upload()
+    body.flow(ends)  # type: ignore[arg-type]
+    slow = [body.slow]
+    body.brake()
+    slow.append(body.slow)
+    body.ease()
+    slow.append(body.slow)
+    assert slow == [False, True, False]
+    assert ends.events == ["release", "hold", "release"]
+
+
+def test_an_upstream_that_is_slow_at_once_keeps_the_source_waiting() -> None:
+    body, ends = upload(buffer=1)
+    body.add(b"ab")
+
+    class Slow(Ends):
+        def write(self, data: bytes) -> None:
+            super().write(data)
+            body.brake()
+
+    slow = Slow(ends.events)
+    body.flow(slow)  # type: ignore[arg-type]
+    assert ends.events == ["hold", b"ab", "hold"]
