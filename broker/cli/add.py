@@ -23,6 +23,45 @@ if TYPE_CHECKING:
 _CREDENTIALS: Final = "bearer, header:NAME, basic:USER, query:NAME or cookie:NAME"
 
 
+NameArgument = Annotated[
+    str | None, typer.Argument(help="A service of the catalogue; without, see the catalogue.")
+]
+RenameOption = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Call the service NAME.")
+]
+AgentOption = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Who may use it; default: the only agent.")
+]
+ScopeOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="SCOPE", help="What the agent may do with it (repeatable)."),
+]
+ParameterOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A parameter of it (repeatable)."),
+]
+SecretStdinOption = Annotated[
+    bool,
+    typer.Option("--secret-stdin", metavar="", help="Read each secret from a line of stdin."),
+]
+VaultOption = Annotated[
+    str | None,
+    typer.Option(metavar="PATH#FIELD", help="Its secret is in Vault, as in kv/stripe#key."),
+]
+BaseUrlOption = Annotated[
+    str | None, typer.Option(metavar="URL", help="Add the API at this URL instead.")
+]
+CredentialOption = Annotated[
+    str, typer.Option(metavar="KIND", help=f"How that API wants its key: {_CREDENTIALS}.")
+]
+AllowPrivateOption = Annotated[
+    bool, typer.Option("--allow-private", metavar="", help="That API has a private address.")
+]
+InsecureHttpOption = Annotated[
+    bool, typer.Option("--insecure-http", metavar="", help="Send its key over plain http.")
+]
+
+
 @dataclass(frozen=True, slots=True)
 class Addition:
     """What is to be added: a service, where its secrets are, who may use it for what."""
@@ -46,46 +85,18 @@ def register(app: typer.Typer) -> None:
 
 
 def add(  # noqa: PLR0913 - each is an option
-    name: Annotated[
-        str | None, typer.Argument(help="A service of the catalogue; without, see the catalogue.")
-    ] = None,
+    name: NameArgument = None,
     *,
-    rename: Annotated[
-        str | None, typer.Option("--as", metavar="NAME", help="Call the service NAME.")
-    ] = None,
-    agent: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Who may use it; default: the only agent.")
-    ] = None,
-    scope: Annotated[
-        list[str] | None,
-        typer.Option(metavar="SCOPE", help="What the agent may do with it (repeatable)."),
-    ] = None,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A parameter of it (repeatable)."),
-    ] = None,
-    secret_stdin: Annotated[
-        bool,
-        typer.Option("--secret-stdin", metavar="", help="Read each secret from a line of stdin."),
-    ] = False,
-    vault: Annotated[
-        str | None,
-        typer.Option(metavar="PATH#FIELD", help="Its secret is in Vault, as in kv/stripe#key."),
-    ] = None,
-    base_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="Add the API at this URL instead.")
-    ] = None,
-    credential: Annotated[
-        str, typer.Option(metavar="KIND", help=f"How that API wants its key: {_CREDENTIALS}.")
-    ] = "bearer",
-    allow_private: Annotated[
-        bool,
-        typer.Option("--allow-private", metavar="", help="That API has a private address."),
-    ] = False,
-    insecure_http: Annotated[
-        bool,
-        typer.Option("--insecure-http", metavar="", help="Send its key over plain http."),
-    ] = False,
+    rename: RenameOption = None,
+    agent: AgentOption = None,
+    scope: ScopeOption = None,
+    parameter: ParameterOption = None,
+    secret_stdin: SecretStdinOption = False,
+    vault: VaultOption = None,
+    base_url: BaseUrlOption = None,
+    credential: CredentialOption = "bearer",
+    allow_private: AllowPrivateOption = False,
+    insecure_http: InsecureHttpOption = False,
     home: output.HomeOption = None,
     json: output.JsonOption = False,
 ) -> None:
@@ -94,13 +105,13 @@ def add(  # noqa: PLR0913 - each is an option
         _show_catalogue(json=json)
         return
     from broker.app.home import open_keys
-    from broker.app.trail import recorded
     from broker.cli.agents import choose_agent
-    from broker.cli.documents import Documents, require_name
+    from broker.cli.documents import require_name
 
     settings = output.settings_from(home)
     keys = open_keys(settings)
-    require_name("a service", rename or name)
+    service = rename or name
+    require_name("a service", service)
     if base_url is None:
         entry = catalogue.load(name)
     else:
@@ -108,24 +119,35 @@ def add(  # noqa: PLR0913 - each is an option
         chosen = [switch for switch, on in switches.items() if on]
         entry = catalogue.any_api(name, base_url, credential, chosen)
     addition = Addition(
-        service=rename or name,
+        service=service,
         entry=entry,
         parameters=_parameters(entry, parameter or []),
-        references=_references(entry, rename or name, vault),
+        references=_references(entry, service, vault),
         agent=choose_agent(settings, agent),
-        scopes=_granted(entry, rename or name, scope),
+        scopes=_granted(entry, service, scope),
     )
+    path = _write(settings, keys.master, addition, ask=vault is None, from_stdin=secret_stdin)
+    output.emit(_summary(settings, addition, path), lambda: _tell(settings, addition, path), json)
+
+
+def _write(
+    settings: Settings, master: MasterKey, addition: Addition, *, ask: bool, from_stdin: bool
+) -> Path:
+    """Write the service's policy, its grant and its secrets; nothing before all is known."""
+    from broker.app.trail import recorded
+    from broker.cli.documents import Documents
+
     documents = Documents(settings)
-    text = entry.policy(addition.service, addition.parameters, addition.references)
+    text = addition.entry.policy(addition.service, addition.parameters, addition.references)
     path = documents.add(f"services/{addition.service}.yaml", text)
     documents.grant(addition.agent, addition.scopes)
     documents.check()
-    secrets = {} if vault is not None else _read_secrets(entry, from_stdin=secret_stdin)
+    secrets = _read_secrets(addition.entry, from_stdin=from_stdin) if ask else {}
     granted = f"{' '.join(addition.scopes)} to {addition.agent}"
     with recorded(settings, "service.add", f"granted {granted}", service=addition.service):
-        _store(settings, keys.master, addition, secrets)
+        _store(settings, master, addition, secrets)
         documents.write()
-    output.emit(_summary(settings, addition, path), lambda: _tell(settings, addition, path), json)
+    return path
 
 
 def scopes_of(entry: catalogue.Entry, service: str) -> tuple[str, ...]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
-import sys
 import termios
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from broker.cli import catalogue
 from broker.cli.add import scopes_of
 from broker.settings import load_settings
 from tests.components.process import wait_until
+from tests.integration.running_broker import COMMAND
 
 if TYPE_CHECKING:
     from tests.broker.cli.conftest import Commands
@@ -169,7 +169,7 @@ def test_scopes_of_names_them_after_the_service() -> None:
 
 
 def test_at_a_terminal_the_key_is_asked_for_without_echo(broker: Commands) -> None:
-    command = [sys.executable, "-m", "broker.cli", "add", "stripe", "--home", str(broker.home)]
+    command = [COMMAND, "add", "stripe", "--home", str(broker.home)]
     status, seen = at_a_terminal(command, KEY)
     assert status == 0, seen
     assert KEY not in seen

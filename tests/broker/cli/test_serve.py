@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.integration.running_broker import COMMAND
 
 if TYPE_CHECKING:
     from tests.broker.cli.conftest import Commands
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 def serve(broker: Commands, *options: str) -> str:
     """Run `broker serve`, which must end with status 1; return what it said."""
     ended = subprocess.run(
-        [sys.executable, "-m", "broker.cli", "serve", *options],
+        [COMMAND, "serve", *options],
         env={**os.environ, "BROKER_HOME": str(broker.home)},
         capture_output=True,
         text=True,
