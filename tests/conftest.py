@@ -17,4 +17,5 @@ pytest_plugins = (
     "tests.fakes.issuer",
     "tests.fakes.token_bench",
     "tests.fakes.gateway",
+    "tests.fakes.lease_bench",
 )
