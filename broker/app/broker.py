@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp
 
+    from broker.app.home import Keys
     from broker.keys.signing import KeySet
     from broker.model import Revocation
     from broker.reload import PolicyStore
@@ -77,86 +78,118 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
         StorageError: the database cannot be read, or has forgotten revocations.
     """
     async with AsyncExitStack() as stack:
-        keys = open_keys(settings)
-        trail = _trail(settings, keys.audit)
-        await trail.start()
-        stack.push_async_callback(trail.close)
-        storage = open_storage(settings)
-        stack.push_async_callback(storage.close)
-        vault = open_vault(settings)
-        backends = open_backends(settings, keys.master, vault)
-        secrets = Secrets(backends, stale_for=settings.vault.stale_for)
-        stack.push_async_callback(secrets.close)
-        audiences = Audiences(settings.issuer, settings.token_endpoint)
-        identities = Identities(audiences, storage.enrolled_keys)
-        stack.push_async_callback(identities.close)
-        check = reference_check(settings, secrets.check)
-        policies = await open_policies(settings, check, identities, trail)
+        broker = _join(await _open(settings, stack))
+        await broker.revocations.catch_up()
+        yield broker
 
-        tokens = TaskTokens(keys.signing, settings.issuer, settings.gateway_url)
-        grants = Grants(tokens, lambda: policies.current)
-        dependencies = Dependencies(
-            ProviderSecrets(secrets), http.client, time.time, vault.calls if vault else None
-        )
-        authority = Authority(policies, grants, dependencies)
-        exchange = Exchange(
-            identities=identities,
-            policy=authority.policy,
-            parent=authority.parent,
-            storage=storage,
-            tokens=tokens,
-            trail=trail,
-            issuer=settings.issuer,
-            targets=(settings.issuer, settings.token_endpoint, settings.gateway_url),
-        )
-        desk = LeaseDesk(
-            store=storage.leases,
-            providers=Minters(InstalledPlugins(), dependencies),
-            sealer=keys.master,
-            trail=trail,
-            clock=time.time,
-        )
-        leases = Leases(desk, policy=authority.policy, grant=authority.parent)
-        registry = CollectorRegistry()
-        metrics = GatewayMetrics()
-        registry.register(metrics)
-        control = ControlPlane(
-            exchange,
-            settings.issuer,
-            keys.signing.public_jwks,
-            probes(policies, trail, storage, identities, vault),
-            registry,
-            leases,
-        )
-        gateway = GatewayServer(
-            authority,
-            trail,
-            resource=Resource(settings.gateway_url, settings.issuer),
-            redact_path=redact_path,
-            limits=_limits(settings),
-            metrics=metrics,
-            protected=_protected(settings),
-        )
 
-        def learn(news: Sequence[Revocation], as_of: float) -> None:
-            grants.learn(news, as_of)
-            if news:
-                gateway.cut(grants.is_revoked)
-                leases.wake.set()  # the store has marked what is to end with them
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What holds files and connections, opened in this order and closed in the other."""
 
-        revocations = Revocations(storage.revocations, learn)
-        await revocations.catch_up()
-        yield Broker(
-            create_app(control),
-            gateway,
-            policies,
-            secrets,
-            storage,
-            vault,
-            Reaper(desk, leases.wake),
-            grants,
-            revocations,
-        )
+    settings: Settings
+    keys: Keys
+    trail: AuditTrail
+    storage: SqliteStorage
+    vault: VaultBackend | None
+    secrets: Secrets
+    identities: Identities
+    policies: PolicyStore
+
+
+async def _open(settings: Settings, stack: AsyncExitStack) -> _Opened:
+    keys = open_keys(settings)
+    trail = _trail(settings, keys.audit)
+    await trail.start()
+    stack.push_async_callback(trail.close)
+    storage = open_storage(settings)
+    stack.push_async_callback(storage.close)
+    vault = open_vault(settings)
+    backends = open_backends(settings, keys.master, vault)
+    secrets = Secrets(backends, stale_for=settings.vault.stale_for)
+    stack.push_async_callback(secrets.close)
+    audiences = Audiences(settings.issuer, settings.token_endpoint)
+    identities = Identities(audiences, storage.enrolled_keys)
+    stack.push_async_callback(identities.close)
+    check = reference_check(settings, secrets.check)
+    policies = await open_policies(settings, check, identities, trail)
+    return _Opened(settings, keys, trail, storage, vault, secrets, identities, policies)
+
+
+def _join(opened: _Opened) -> Broker:
+    """Make a broker of the opened parts. Does no I/O."""
+    settings, storage, trail = opened.settings, opened.storage, opened.trail
+    tokens = TaskTokens(opened.keys.signing, settings.issuer, settings.gateway_url)
+    grants = Grants(tokens, lambda: opened.policies.current)
+    vault_calls = opened.vault.calls if opened.vault else None
+    secrets = ProviderSecrets(opened.secrets)
+    dependencies = Dependencies(secrets, http.client, time.time, vault_calls)
+    authority = Authority(opened.policies, grants, dependencies)
+    desk = LeaseDesk(
+        store=storage.leases,
+        providers=Minters(InstalledPlugins(), dependencies),
+        sealer=opened.keys.master,
+        trail=trail,
+        clock=time.time,
+    )
+    leases = Leases(desk, policy=authority.policy, grant=authority.parent)
+    registry = CollectorRegistry()
+    gateway = _gateway(opened, authority, registry)
+    control = ControlPlane(
+        _exchange(opened, authority, tokens),
+        settings.issuer,
+        opened.keys.signing.public_jwks,
+        probes(opened.policies, trail, storage, opened.identities, opened.vault),
+        registry,
+        leases,
+    )
+
+    def learn(news: Sequence[Revocation], as_of: float) -> None:
+        grants.learn(news, as_of)
+        if news:
+            gateway.cut(grants.is_revoked)
+            leases.wake.set()  # the store has marked what is to end with them
+
+    return Broker(
+        control=create_app(control),
+        gateway=gateway,
+        policies=opened.policies,
+        secrets=opened.secrets,
+        storage=storage,
+        vault=opened.vault,
+        reaper=Reaper(desk, leases.wake),
+        grants=grants,
+        revocations=Revocations(storage.revocations, learn),
+    )
+
+
+def _exchange(opened: _Opened, authority: Authority, tokens: TaskTokens) -> Exchange:
+    settings = opened.settings
+    return Exchange(
+        identities=opened.identities,
+        policy=authority.policy,
+        parent=authority.parent,
+        storage=opened.storage,
+        tokens=tokens,
+        trail=opened.trail,
+        issuer=settings.issuer,
+        targets=(settings.issuer, settings.token_endpoint, settings.gateway_url),
+    )
+
+
+def _gateway(opened: _Opened, authority: Authority, registry: CollectorRegistry) -> GatewayServer:
+    settings = opened.settings
+    metrics = GatewayMetrics()
+    registry.register(metrics)
+    return GatewayServer(
+        authority,
+        opened.trail,
+        resource=Resource(settings.gateway_url, settings.issuer),
+        redact_path=redact_path,
+        limits=_limits(settings),
+        metrics=metrics,
+        protected=_protected(settings),
+    )
 
 
 def _trail(settings: Settings, keys: KeySet) -> AuditTrail:
