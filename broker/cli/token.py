@@ -45,23 +45,45 @@ def token(  # noqa: PLR0913 - each is an option
 ) -> None:
     """Print a task token, and nothing else: TOKEN=$(broker token --scope stripe.read)."""
     from broker.cli.agents import own_agent
-    from broker.settings.values import duration
 
     settings = output.settings_from(home)
-    wanted = {"scope": " ".join(scope), "task": task, "reason": reason}
+    wanted = parameters(" ".join(scope), task=task, reason=reason, ttl=ttl)
+    answer = asyncio.run(request_token(settings, own_agent(settings, agent), wanted))
+    output.emit(answer, lambda: typer.echo(answer["access_token"]), json)
+
+
+def parameters(
+    scope: str, *, task: str | None, reason: str | None, ttl: str | None
+) -> dict[str, str]:
+    """Return what a request for a task token says, from what the command line says.
+
+    Raises:
+        ConfigurationError: `ttl` is no time.
+    """
+    from broker.settings.values import duration
+
+    wanted = {"scope": scope, "task": task, "reason": reason}
     if ttl is not None:
         try:
             wanted["ttl"] = str(duration(ttl))
         except ValueError as error:
             raise ConfigurationError(f"--ttl is {ttl!r}; expected {error}") from None
-    answer = asyncio.run(
-        request_token(
-            settings,
-            own_agent(settings, agent),
-            {name: value for name, value in wanted.items() if value is not None},
-        )
-    )
-    output.emit(answer, lambda: typer.echo(answer["access_token"]), json)
+    return {name: value for name, value in wanted.items() if value is not None}
+
+
+def _advice(settings: Settings, agent: str) -> str | None:
+    """Return what the broker does not tell a stranger, and its policy shows whoever owns it."""
+    from broker.errors import PolicyError
+    from broker.policy.loader import load_policy
+    from broker.reload import read_policies
+
+    try:
+        known = load_policy(read_policies(settings.policies)).agents
+    except PolicyError:
+        return "mend the policy: `broker policy check`"
+    if agent not in known:
+        return f"no policy has the agent {agent} yet: `broker agents grant {agent} SCOPE`"
+    return None
 
 
 async def request_token(
@@ -75,9 +97,6 @@ async def request_token(
         ConfigurationError: the agent has no private key here, or the request was refused.
         UpstreamError: no broker answers.
     """
-    import httpx
-
-    from broker import http
     from broker.app.home import Places
     from broker.files import read_private
     from broker.identity.local import client_assertion
@@ -91,21 +110,39 @@ async def request_token(
         "client_assertion": client_assertion(key, agent, settings.issuer),
         **wanted,
     }
+    status, answer = await post(settings, settings.token_endpoint, data=form)
+    if "error" in answer:
+        told = output.printable(str(answer.get("error_description") or answer["error"]))
+        raise ConfigurationError(f"refused: {told}")
+    if status != _OK or "access_token" not in answer:
+        raise not_a_broker(settings.token_endpoint)
+    return answer
+
+
+async def post(settings: Settings, url: str, **content: Any) -> tuple[int, dict[str, Any]]:
+    """Return the status and the JSON object that the broker answers; {} if it is none.
+
+    Raises:
+        UpstreamError: no broker answers.
+    """
+    import httpx
+
+    from broker import http
+
     async with http.client(allow_private=True, allow_loopback_http=True) as client:
         try:
-            response = await client.post(settings.token_endpoint, data=form)
+            response = await client.post(url, **content)
         except (httpx.TransportError, UpstreamError) as error:
             raise UpstreamError(
                 f"no broker answers at {settings.issuer} ({type(error).__name__}); "
                 "start it with `broker serve`"
             ) from None
     try:
-        answer = dict(response.json())
+        return response.status_code, dict(response.json())
     except (ValueError, TypeError):
-        answer = {}
-    if "error" in answer:
-        told = output.printable(str(answer.get("error_description") or answer["error"]))
-        raise ConfigurationError(f"refused: {told}")
-    if response.status_code != _OK or "access_token" not in answer:
-        raise UpstreamError(f"what answers at {settings.token_endpoint} is not a broker")
-    return answer
+        return response.status_code, {}
+
+
+def not_a_broker(url: str) -> UpstreamError:
+    """Return the error of an answer that no broker gives."""
+    return UpstreamError(f"what answers at {url} is not a broker")

@@ -109,6 +109,18 @@ def test_a_refusal_is_told_and_no_token_printed(
     assert told in ran.err
 
 
+def test_an_agent_that_no_policy_has_is_told_how_to_get_in(
+    broker: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with answering(400, b'{"error": "invalid_client"}') as (port, _):
+        on_port(monkeypatch, port)
+        assert "broker agents grant my-agent" in broker.refused("token", "--scope", "x.read")
+        broker.ok("add", "stripe", "--secret-stdin", stdin="k\n")
+        assert "next:" not in broker.refused("token", "--scope", "x.read")
+        (broker.home / "policies/bad.yaml").write_text("scops: {}")
+        assert "broker policy check" in broker.refused("token", "--scope", "x.read")
+
+
 def test_a_time_that_is_none_is_told(broker: Commands) -> None:
     assert "--ttl is 'soon'" in broker.refused("token", "--scope", "x.read", "--ttl", "soon")
 
