@@ -11,29 +11,40 @@ import ipaddress
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from broker.addresses import why_not_public
 from broker.gateway.problems import Refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from providers.base import Upstream
 
     Place = tuple[str, int]
+    AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.Protocol)
 
-AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.Protocol)
+
+async def resolve(host: str, port: int) -> list[str]:
+    """Return the numeric addresses of a host; raise OSError if there are none."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(address[0]) for *_, address in found]
 
 
 class Connector:
     """Open connections to upstreams.
 
     `protected` returns the hosts and ports that no service may reach; it is asked each time.
+    `resolver` looks names up.
     """
 
-    def __init__(self, protected: Callable[[], Iterable[Place]]) -> None:
+    def __init__(
+        self,
+        protected: Callable[[], Iterable[Place]],
+        resolver: Callable[[str, int], Awaitable[list[str]]] = resolve,
+    ) -> None:
         self._protected = protected
+        self._resolve = resolver
         self._contexts: dict[tuple[str | None, int], ssl.SSLContext] = {}
 
     async def open(
@@ -58,28 +69,24 @@ class Connector:
         connected = await self._connect(upstream)
         if isinstance(connected, Refusal):
             return connected
-        try:
-            _, protocol = await asyncio.get_running_loop().create_connection(
-                factory,
-                sock=connected,
-                ssl=context,
-                server_hostname=upstream.host if context else None,
-            )
-        except BaseException:
-            connected.close()
-            raise
+        protocol = factory()
+        transport: asyncio.Transport | None = connected
+        if context is not None:
+            transport = await _secured(connected, protocol, context, upstream.host)
+        else:
+            connected.set_protocol(protocol)
+        if transport is None or transport.is_closing():
+            return _unreachable("it was closed at once")
+        protocol.connection_made(transport)
         return protocol
 
-    async def _connect(self, upstream: Upstream) -> socket.socket | Refusal:
-        """Return a socket connected to the first address that may be reached and can be."""
-        found = await asyncio.get_running_loop().getaddrinfo(
-            upstream.host, upstream.port, type=socket.SOCK_STREAM
-        )
+    async def _connect(self, upstream: Upstream) -> asyncio.Transport | Refusal:
+        """Return a connection to the first address that may be reached and can be."""
+        found = await self._resolve(upstream.host, upstream.port)
         refusal = _unreachable("its name has no address")
-        for family, _, _, _, address in found:
+        for address in found:
             # A dead address leaves time for the next one.
-            patience = upstream.connect_timeout / len(found)
-            result = await self._try(upstream, family, address, patience)
+            result = await self._try(upstream, address, upstream.connect_timeout / len(found))
             if not isinstance(result, Refusal):
                 return result
             if refusal.code != "upstream_forbidden":
@@ -87,40 +94,40 @@ class Connector:
         return refusal
 
     async def _try(
-        self, upstream: Upstream, family: int, address: Any, patience: float
-    ) -> socket.socket | Refusal:
-        problem = why_not_public(address[0], allow_private=upstream.allow_private)
+        self, upstream: Upstream, address: str, patience: float
+    ) -> asyncio.Transport | Refusal:
+        problem = why_not_public(address, allow_private=upstream.allow_private)
         if problem:
             return _forbidden(problem)
-        candidate = socket.socket(family, socket.SOCK_STREAM)
         try:
-            candidate.setblocking(False)
-            candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(patience):
-                await asyncio.get_running_loop().sock_connect(candidate, address)
-            problem = await self._peer_problem(candidate, upstream)
+                transport, _ = await asyncio.get_running_loop().create_connection(
+                    asyncio.Protocol, address, upstream.port
+                )
+        except TimeoutError:
+            return _unreachable("it did not accept the connection in time")
         except OSError as error:
-            candidate.close()
-            return _unreachable(error.strerror or "the connection was not accepted in time")
+            return _unreachable(error.strerror or "it did not accept the connection")
+        try:
+            problem = await self._peer_problem(transport, upstream)
         except BaseException:
-            candidate.close()
+            transport.abort()
             raise
         if problem:
-            candidate.close()
+            transport.abort()
             return _forbidden(problem)
-        return candidate
+        return transport
 
-    async def _peer_problem(self, connected: socket.socket, upstream: Upstream) -> str | None:
-        """Return why nothing may be said to the peer of a connected socket, or None."""
-        peer, port = connected.getpeername()[:2]
+    async def _peer_problem(self, transport: asyncio.Transport, upstream: Upstream) -> str | None:
+        """Return why nothing may be said to the peer of a connection, or None."""
+        peer, port = transport.get_extra_info("peername")[:2]
         problem = why_not_public(peer, allow_private=upstream.allow_private)
         if problem:
             return problem
-        own = _is_local(peer) or peer == connected.getsockname()[0]
+        own = _is_local(peer) or peer == transport.get_extra_info("sockname")[0]
         for host, protected_port in self._protected():
             if port == protected_port:
-                found = await asyncio.get_running_loop().getaddrinfo(host, port)
-                addresses = {str(address[0]) for *_, address in found}
+                addresses = await self._resolve(host, port)
                 if peer in addresses or (own and any(map(_is_local, addresses))):
                     return f"{peer} port {port} belongs to the broker itself"
         return None
@@ -134,6 +141,22 @@ class Connector:
             context.set_alpn_protocols(["http/1.1"])
             self._contexts[key] = context
         return context
+
+
+async def _secured(
+    transport: asyncio.Transport,
+    protocol: asyncio.Protocol,
+    context: ssl.SSLContext,
+    server_name: str,
+) -> asyncio.Transport | None:
+    """Return the connection with TLS on it, or None if it was lost in the meantime."""
+    try:
+        return await asyncio.get_running_loop().start_tls(
+            transport, protocol, context, server_hostname=server_name
+        )
+    except BaseException:
+        transport.abort()
+        raise
 
 
 def _is_local(address: str) -> bool:

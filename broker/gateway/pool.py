@@ -126,6 +126,7 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for upstream in self._upstreams.values():
+            upstream.opening = 0  # a task that was cancelled before it began did not count down
             while upstream.idle:
                 upstream.idle.pop().abort()
 
