@@ -11,9 +11,11 @@ from broker.cli import (
     add,
     agents,
     audit,
+    credential,
     dev,
     doctor,
     init,
+    leases,
     logs,
     output,
     policy,
@@ -24,12 +26,27 @@ from broker.cli import (
 )
 from broker.errors import BrokerError
 
-GROUPS: Final = (dev, init, add, token, serve, show, doctor, agents, logs, audit, policy, secret)
+GROUPS: Final = (
+    dev,
+    init,
+    add,
+    token,
+    credential,
+    serve,
+    show,
+    leases,
+    doctor,
+    agents,
+    logs,
+    audit,
+    policy,
+    secret,
+)
 
 PANELS: Final = {
     "First use": ("dev", "init", "add", "token", "doctor"),
-    "Run": ("serve",),
-    "See": ("services", "scopes", "agents", "logs", "audit"),
+    "Run": ("serve", "credential"),
+    "See": ("services", "scopes", "agents", "leases", "logs", "audit"),
     "Manage": ("policy", "secret"),
 }
 

@@ -113,7 +113,8 @@ async def request_token(
     status, answer = await post(settings, settings.token_endpoint, data=form)
     if "error" in answer:
         told = output.printable(str(answer.get("error_description") or answer["error"]))
-        raise ConfigurationError(f"refused: {told}")
+        advice = _advice(settings, agent)
+        raise ConfigurationError(f"refused: {told}" + (f"; {advice}" if advice else ""))
     if status != _OK or "access_token" not in answer:
         raise not_a_broker(settings.token_endpoint)
     return answer

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from broker.storage.base import LeaseStore
     from providers.base import Provider
 
-PATIENCE: Final = 20.0
+PATIENCE: Final = 15.0
 """How long, in seconds, a provider may take to mint, renew or revoke."""
 
-CLAIM: Final = 45.0
+CLAIM: Final = 25.0
 """How long, in seconds, a lease is its owner's; after a crash, how long until another takes it.
 Longer than `PATIENCE`, by what storage and trail may take."""
 
