@@ -106,7 +106,7 @@ def test_sigterm_lets_a_request_under_way_end_and_closes_the_trail(home: Home) -
         assert "stopping" in served.log
     report = json.loads(home.run("audit", "verify", "--json"))
     assert report["whole"]
-    assert [writer["closed"] for writer in report["writers"]] == [True]
+    assert all(writer["closed"] for writer in report["writers"])
     with running(home) as again:
         assert again.call("GET", "/orders/v1/orders", again.token()).status_code == 200
     assert json.loads(home.run("audit", "verify", "--json"))["whole"]
