@@ -68,6 +68,7 @@ class Upstream:
     streams: list[bytearray] = field(default_factory=list)
     aborted: int = 0
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def bytes_received(self) -> bytes:
@@ -82,6 +83,10 @@ class Upstream:
     @property
     def last(self) -> Received:
         return self.requests[-1]
+
+    async def silence(self, _: Received, __: asyncio.StreamWriter) -> None:
+        """Answer nothing, for as long as the test runs."""
+        await self.stopped.wait()
 
     async def until_requests(self, count: int) -> None:
         async with asyncio.timeout(5):
@@ -146,6 +151,7 @@ async def recording_upstream(
     try:
         yield upstream
     finally:
+        upstream.stopped.set()
         server.close()
         for writer in list(upstream.writers):
             writer.transport.abort()
