@@ -298,8 +298,7 @@ class Exchange:
         await self._trail.record(attempt.record("outcome", "deny", detail))
         refusal.operation = attempt.operation
         if isinstance(refusal, _Untrusted):
-            elapsed = attempt.elapsed()
-            await self._sleep((elapsed // REFUSAL_TIME + 1) * REFUSAL_TIME - elapsed)
+            await self._sleep(refusal_delay(attempt.elapsed()))
 
     async def _fail(self, attempt: _Attempt, error: BaseException) -> None:
         # The texts of our own errors hold no secret; of others we know nothing but their type.
@@ -310,6 +309,18 @@ class Exchange:
                 await self._trail.record(record)
             else:
                 self._trail.append(record)  # cancelled: there is no time to wait
+
+
+def one_use(identity: Identity) -> ReplayClaim | None:
+    """Return the one use of an identity's proof, if it has but one."""
+    if identity.replay != "single_use":
+        return None
+    return ReplayClaim(identity.issuer, identity.token_id, identity.expires_at + _REPLAY_LEEWAY)
+
+
+def refusal_delay(elapsed: float) -> float:
+    """Return how long to wait yet with an answer that took `elapsed` seconds to find."""
+    return (elapsed // REFUSAL_TIME + 1) * REFUSAL_TIME - elapsed
 
 
 class _Attempt:
@@ -379,11 +390,8 @@ def _denied(deny: Deny) -> TokenRefused:
 
 
 def _claim(caller: Identity | _Delegation) -> ReplayClaim | None:
-    """Return the one use of the caller's proof, if it has but one."""
     identity = caller.actor if isinstance(caller, _Delegation) else caller
-    if identity is None or identity.replay != "single_use":
-        return None
-    return ReplayClaim(identity.issuer, identity.token_id, identity.expires_at + _REPLAY_LEEWAY)
+    return None if identity is None else one_use(identity)
 
 
 def _act(actor: str, prior: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 Three grants, told apart by `grant_type`: token exchange (RFC 8693), JWT bearer (RFC 7523, 2.1)
 and client credentials with a client assertion (RFC 7523, 2.2). Beside their parameters the
 broker knows `task` (what the agent is doing), `reason` (why it needs this) and `ttl` (how many
-seconds the task token should live).
+seconds the task token should live). Questions about a token, and its revocation, have fewer
+parameters (RFC 7662, 2.1; RFC 7009, 2.1).
 """
 
 from __future__ import annotations
@@ -51,6 +52,16 @@ PARAMETERS: Final = REPEATABLE | {
     "ttl",
 }
 
+_QUESTION: Final = frozenset(
+    {
+        "client_assertion",
+        "client_assertion_type",
+        "client_id",
+        "client_secret",
+        "token",
+        "token_type_hint",  # of no use: there is one type of token
+    }
+)
 _REFUSED_PROOF: Final = {
     EXCHANGE: "invalid_request",  # RFC 8693, 2.2.2
     JWT_BEARER: "invalid_grant",  # RFC 7523, 3.1
@@ -102,17 +113,13 @@ def read(parameters: Mapping[str, Sequence[str]]) -> TokenRequest:
     Raises `TokenRefused` for a parameter that is missing, repeated, malformed or out of place,
     and for one that would be known but for its case: a filter in between may have judged it.
     """
-    values = _single(parameters)
+    values = _single(parameters, PARAMETERS)
     grant_type = _require(values, "grant_type")
     if grant_type not in GRANT_TYPES:
         raise TokenRefused(
             "unsupported_grant_type", f"grant_type must be one of: {', '.join(GRANT_TYPES)}"
         )
-    if "client_secret" in values:
-        raise TokenRefused(
-            "invalid_client",
-            "this broker has no client secrets; prove the workload's identity instead",
-        )
+    _refuse_secret(values)
     if grant_type != CLIENT_CREDENTIALS and "client_assertion" in values:
         raise _malformed(
             "client_assertion goes with grant_type=client_credentials; with "
@@ -143,12 +150,44 @@ def read(parameters: Mapping[str, Sequence[str]]) -> TokenRequest:
     )
 
 
-def _single(parameters: Mapping[str, Sequence[str]]) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class TokenQuestion:
+    """A well-formed request about `token`: what it is good for, or to revoke it.
+
+    `assertion` is the caller's client assertion, if it sent one; nothing has been verified.
+    """
+
+    token: str
+    assertion: str | None
+    client_id: str | None
+
+
+def read_question(parameters: Mapping[str, Sequence[str]]) -> TokenQuestion:
+    """Return what a request about a token asks; refuses as `read` does."""
+    values = _single(parameters, _QUESTION)
+    _refuse_secret(values)
+    authenticates = {"client_assertion", "client_assertion_type"} & values.keys()
+    return TokenQuestion(
+        token=_require(values, "token"),
+        assertion=_client_assertion(values) if authenticates else None,
+        client_id=_text(values, "client_id", must_be=_CLIENT_ID),
+    )
+
+
+def _refuse_secret(values: Mapping[str, str]) -> None:
+    if "client_secret" in values:
+        raise TokenRefused(
+            "invalid_client",
+            "this broker has no client secrets; prove the workload's identity instead",
+        )
+
+
+def _single(parameters: Mapping[str, Sequence[str]], known: frozenset[str]) -> dict[str, str]:
     """Return the parameters that may occur once; an empty value is as good as none."""
     values: dict[str, str] = {}
     for name, given in parameters.items():
-        if name not in PARAMETERS:
-            if name.lower() in PARAMETERS:
+        if name not in known:
+            if name.lower() in known:
                 raise _malformed(f"parameter {name!a} is not known; did you mean {name.lower()!r}?")
             continue
         if name in REPEATABLE:

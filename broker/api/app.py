@@ -16,16 +16,19 @@ from broker.api.health import HealthEndpoints
 from broker.api.metadata import documents
 from broker.api.metrics import CredentialMetrics, MetricsEndpoint, TokenMetrics
 from broker.api.problems import on_http_exception
+from broker.api.status import StatusEndpoint
 from broker.api.token import TokenEndpoint
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from prometheus_client import CollectorRegistry
+    from starlette.types import ASGIApp
 
     from broker.api.health import Health
     from broker.exchange import Exchange
     from broker.leases.minting import Leases
+    from broker.token_status import TokenStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,8 @@ class ControlPlane:
 
     `issuer` is the broker's public URL, byte for byte what its tokens say. `jwks` returns the
     published keys, `probes` are asked for `/readyz`, `registry` is what `/metrics` shows;
-    without `leases` no credentials are handed out.
+    without `leases` no credentials are handed out, and without `status` nobody can ask about
+    task tokens, nor revoke them.
     """
 
     exchange: Exchange
@@ -43,6 +47,7 @@ class ControlPlane:
     probes: Mapping[str, Callable[[], Awaitable[Health]]]
     registry: CollectorRegistry
     leases: Leases | None = None
+    status: TokenStatus | None = None
 
 
 def create_app(control: ControlPlane) -> FastAPI:
@@ -58,9 +63,15 @@ def create_app(control: ControlPlane) -> FastAPI:
     app.add_exception_handler(HTTPException, on_http_exception)
     token = TokenEndpoint(control.exchange, TokenMetrics(control.registry))
     prefix = urlsplit(control.issuer).path.rstrip("/")
+    endpoints: dict[str, ASGIApp] = {"/token": token}
+    if control.status is not None:
+        endpoints["/introspect"] = StatusEndpoint(control.status, "introspect")
+        endpoints["/revoke"] = StatusEndpoint(control.status, "revoke")
     # Under the issuer's own path too: a reverse proxy may pass it on or cut it off.
-    for path in dict.fromkeys(("/token", f"{prefix}/token", "/v1/oauth/token")):
-        app.router.routes.append(Route(path, token, include_in_schema=False))
+    endpoints |= {f"{prefix}{path}": endpoint for path, endpoint in endpoints.items()}
+    endpoints["/v1/oauth/token"] = token
+    for path, endpoint in endpoints.items():
+        app.router.routes.append(Route(path, endpoint, include_in_schema=False))
     if control.leases is not None:
         metrics = CredentialMetrics(control.registry, control.leases.stats)
         credentials = CredentialEndpoint(control.leases, metrics)

@@ -8,14 +8,13 @@ written; of a caller that has hung up by then it is revoked.
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from broker.api.body import CallerGone
 from broker.api.problems import problem
-from broker.api.request import Unreadable, read_head, read_parameters
+from broker.api.request import BEARER, Unreadable, read_head, read_parameters
 from broker.errors import (
     AuditUnavailable,
     CredentialRefused,
@@ -48,7 +47,6 @@ _HEADERS: Final = (
     (b"cache-control", b"no-store"),
     (b"pragma", b"no-cache"),
 )
-_BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
 _PARAMETERS: Final = ("scope", "service")
 _LONGEST_NAME: Final = 64
 
@@ -154,7 +152,7 @@ def _token(headers: Mapping[bytes, bytes]) -> bytes:
         raise CredentialRefused(
             "token_missing", "send the task token as Authorization: Bearer <task token>"
         )
-    match = _BEARER.fullmatch(authorization)
+    match = BEARER.fullmatch(authorization)
     if match is None:
         raise CredentialRefused(
             "invalid_token", "the Authorization header is not of the form Bearer <task token>"

@@ -29,7 +29,8 @@ def authorization_server(issuer: str) -> dict[str, Any]:
     """Return the metadata of RFC 8414, 2; `issuer` stands in it byte for byte.
 
     There is no authorization endpoint, so `response_types_supported` has no elements, and what
-    has none is left out (RFC 8414, 3.2).
+    has none is left out (RFC 8414, 3.2). Both endpoints for task tokens also take a task token as
+    Bearer; for revocation, RFC 8414 has no word for that.
     """
     base = issuer.removesuffix("/")
     return {
@@ -39,6 +40,12 @@ def authorization_server(issuer: str) -> dict[str, Any]:
         "grant_types_supported": list(GRANT_TYPES),
         "token_endpoint_auth_methods_supported": ["none", "private_key_jwt"],
         "token_endpoint_auth_signing_alg_values_supported": ["ES256"],
+        "introspection_endpoint": f"{base}/introspect",
+        "introspection_endpoint_auth_methods_supported": ["private_key_jwt", "Bearer"],
+        "introspection_endpoint_auth_signing_alg_values_supported": ["ES256"],
+        "revocation_endpoint": f"{base}/revoke",
+        "revocation_endpoint_auth_methods_supported": ["private_key_jwt"],
+        "revocation_endpoint_auth_signing_alg_values_supported": ["ES256"],
     }
 
 

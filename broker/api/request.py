@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from broker.api.body import MOST_BYTES, BodyTooLarge, read_body
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 _ONCE: Final = frozenset(
     {b"authorization", b"content-type", b"content-length", b"content-encoding"}
 )
+
+
+BEARER: Final = re.compile(rb"[Bb][Ee][Aa][Rr][Ee][Rr] +([A-Za-z0-9._~+/-]+=*)")
+"""An Authorization header with a token in it (RFC 6750, 2.1)."""
 
 
 class Unreadable(Exception):

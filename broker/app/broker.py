@@ -36,6 +36,7 @@ from broker.leases.reaper import Reaper
 from broker.policy.plugins import InstalledPlugins
 from broker.revocations import Revocations
 from broker.secrets.reader import ProviderSecrets, Secrets
+from broker.token_status import TokenStatus
 from broker.tokens import TaskTokens
 from providers.base import Dependencies
 
@@ -135,14 +136,6 @@ def _join(opened: _Opened) -> Broker:
     leases = Leases(desk, policy=authority.policy, grant=authority.parent)
     registry = CollectorRegistry()
     gateway = _gateway(opened, authority, registry)
-    control = ControlPlane(
-        _exchange(opened, authority, tokens),
-        settings.issuer,
-        opened.keys.signing.public_jwks,
-        probes(opened.policies, trail, storage, opened.identities, opened.vault),
-        registry,
-        leases,
-    )
 
     def learn(news: Sequence[Revocation], as_of: float) -> None:
         grants.learn(news, as_of)
@@ -150,6 +143,16 @@ def _join(opened: _Opened) -> Broker:
             gateway.cut(grants.is_revoked)
             leases.wake.set()  # the store has marked what is to end with them
 
+    revocations = Revocations(storage.revocations, learn)
+    control = ControlPlane(
+        _exchange(opened, authority, tokens),
+        settings.issuer,
+        opened.keys.signing.public_jwks,
+        probes(opened.policies, trail, storage, opened.identities, opened.vault),
+        registry,
+        leases,
+        _status(opened, authority, revocations),
+    )
     return Broker(
         control=create_app(control),
         gateway=gateway,
@@ -159,7 +162,7 @@ def _join(opened: _Opened) -> Broker:
         vault=opened.vault,
         reaper=Reaper(desk, leases.wake),
         grants=grants,
-        revocations=Revocations(storage.revocations, learn),
+        revocations=revocations,
     )
 
 
@@ -174,6 +177,20 @@ def _exchange(opened: _Opened, authority: Authority, tokens: TaskTokens) -> Exch
         trail=opened.trail,
         issuer=settings.issuer,
         targets=(settings.issuer, settings.token_endpoint, settings.gateway_url),
+    )
+
+
+def _status(opened: _Opened, authority: Authority, revocations: Revocations) -> TokenStatus:
+    settings = opened.settings
+    return TokenStatus(
+        identities=opened.identities,
+        policy=authority.policy,
+        grant=authority.parent,
+        revoke=revocations.revoke,
+        storage=opened.storage,
+        trail=opened.trail,
+        issuer=settings.issuer,
+        audience=settings.gateway_url,
     )
 
 

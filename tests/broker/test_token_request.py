@@ -12,8 +12,10 @@ from broker.token_request import (
     GRANT_TYPES,
     JWT_BEARER,
     PARAMETERS,
+    TokenQuestion,
     TokenRequest,
     read,
+    read_question,
 )
 
 JWT = "urn:ietf:params:oauth:token-type:jwt"
@@ -255,3 +257,44 @@ def test_any_parameters_are_read_or_refused(parameters: dict[str, list[str]]) ->
     except TokenRefused as refusal:
         outcome = refusal.error
     assert outcome in {*GRANT_TYPES, *errors}
+
+
+def test_standard_19_a_question_about_a_token() -> None:
+    asked = {"token": ["t"], "token_type_hint": ["access_token"], "resource": ["x"]}
+    assert read_question(asked) == TokenQuestion("t", None, None)
+    by_agent = {
+        **asked,
+        "client_id": ["bot"],
+        "client_assertion": ["ca"],
+        "client_assertion_type": [BY_SPIFFE],
+    }
+    assert read_question(by_agent) == TokenQuestion("t", "ca", "bot")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "named"),
+    [
+        ({}, "invalid_request", "token is missing"),
+        ({"token": [""]}, "invalid_request", "token is missing"),
+        ({"token": ["a", "a"]}, "invalid_request", "2 times"),
+        ({"Token": ["a"]}, "invalid_request", "did you mean 'token'"),
+        ({"token": ["a"], "client_secret": ["s"]}, "invalid_client", "no client secrets"),
+        ({"token": ["a"], "client_assertion": ["s"]}, "invalid_request", "client_assertion_type"),
+        ({"token": ["a"], "client_assertion_type": [BY_JWT]}, "invalid_request", "is missing"),
+        ({"token": ["a"], "client_id": ["é"]}, "invalid_request", "client_id"),
+    ],
+)
+def test_standard_19_a_malformed_question(
+    parameters: dict[str, list[str]], error: str, named: str
+) -> None:
+    with pytest.raises(TokenRefused, match=named) as refusal:
+        read_question(parameters)
+    assert refusal.value.error == error
+
+
+@given(st.dictionaries(st.text(), st.lists(st.text(), max_size=2)), st.text(min_size=1))
+def test_a_question_with_a_token_is_read_whatever_else_is_there(
+    more: dict[str, list[str]], token: str
+) -> None:
+    unknown = {name: values for name, values in more.items() if not name.isascii()}
+    assert read_question({**unknown, "token": [token]}) == TokenQuestion(token, None, None)

@@ -38,6 +38,7 @@ from broker.revocations import Revocations
 from broker.revoked import revocation
 from broker.storage.sqlite import SqliteStorage
 from broker.token_request import ACCESS, CLIENT_CREDENTIALS, EXCHANGE, JWT_BEARER
+from broker.token_status import TokenStatus
 from broker.tokens import TaskTokens
 from providers.base import Minted, Plugin, Templated
 from tests.fakes.issuer import BROKER
@@ -189,6 +190,21 @@ class TokenBench:
             sleep=self._sleep,
         )
 
+        self.revocations = Revocations(self.storage.revocations, self.grants.learn)
+        self.status = TokenStatus(
+            identities=IdentityResolver([oidc, local]),
+            policy=lambda: self.policy,
+            grant=self.grants.require,
+            revoke=self.revocations.revoke,
+            storage=self.storage,
+            trail=self.trail,
+            issuer=BROKER,
+            audience=GATEWAY,
+            clock=clock,
+            monotonic=monotonic,
+            sleep=self._sleep,
+        )
+
     async def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
 
@@ -200,7 +216,7 @@ class TokenBench:
     async def revoke(self, jti: str) -> Ended:
         """Revoke a grant."""
         order = revocation("grant", jti, now=self.identities.wall(), by="test")
-        return await Revocations(self.storage.revocations, self.grants.learn).revoke(order)
+        return await self.revocations.revoke(order)
 
     def load(self, text: str) -> None:
         """Put another policy in force."""
@@ -231,7 +247,8 @@ class TokenBench:
 
     def app(self, **changes: Any) -> FastAPI:
         """Return the control plane on top of the exchange, with changes to its parts."""
-        return serve(self.exchange, **{"jwks": self.keys.public_jwks, **changes})
+        parts = {"jwks": self.keys.public_jwks, "status": self.status}
+        return serve(self.exchange, **{**parts, **changes})
 
     async def grant_of(self, issued: IssuedToken) -> Grant:
         """Return the stored grant of a token."""
@@ -239,12 +256,12 @@ class TokenBench:
         assert grant is not None
         return grant
 
-    def records(self) -> list[dict[str, Any]]:
-        """Return what the trail holds on token requests."""
+    def records(self, action: str = ACTION) -> list[dict[str, Any]]:
+        """Return what the trail holds on token requests, or on something else."""
         return [
             dict(record)
             for record in Reader(self.audit_directory).read()
-            if record.get("action") == ACTION
+            if record.get("action") == action
         ]
 
 

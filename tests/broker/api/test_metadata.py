@@ -31,6 +31,17 @@ async def test_standard_13_metadata(token_client: httpx.AsyncClient, name: str) 
     assert document["jwks_uri"] == f"{BROKER}/.well-known/jwks.json"
     assert document["grant_types_supported"] == list(GRANT_TYPES)
     assert document["token_endpoint_auth_methods_supported"] == ["none", "private_key_jwt"]
+    assert document["introspection_endpoint"] == f"{BROKER}/introspect"
+    assert document["introspection_endpoint_auth_methods_supported"] == [
+        "private_key_jwt",
+        "Bearer",
+    ]
+    assert document["revocation_endpoint"] == f"{BROKER}/revoke"
+    assert document["revocation_endpoint_auth_methods_supported"] == ["private_key_jwt"]
+    for endpoint in ("token", "introspection", "revocation"):
+        # Required wherever private_key_jwt is supported (RFC 8414, 2).
+        name = f"{endpoint}_endpoint_auth_signing_alg_values_supported"
+        assert document[name] == ["ES256"]
     assert [] not in document.values()
 
 
