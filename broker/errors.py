@@ -129,7 +129,16 @@ class SecretUnavailable(UpstreamError):
 
 
 class CredentialUnavailable(UpstreamError):
-    """A provider could not mint a credential; whatever it may have left behind is revoked."""
+    """A provider could not mint a credential; whatever it may have left behind is revoked.
+
+    `untouched` says that it certainly left nothing.
+    """
+
+    def __init__(
+        self, message: str, *, retryable: bool = False, untouched: bool | None = None
+    ) -> None:
+        super().__init__(message, retryable=retryable)
+        self.untouched = not retryable if untouched is None else untouched
 
 
 class StorageError(BrokerError):

@@ -17,12 +17,17 @@ import tenacity
 
 from broker.addresses import is_loopback_host, why_not_public
 from broker.errors import ConfigurationError, UpstreamError
+from providers.base import ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 _ATTEMPTS: Final = 3
 _PASSING_STATUSES: Final = frozenset({429, 502, 503, 504})
+
+
+class NotReached(UpstreamError, ProviderError):
+    """A peer or scheme that a client may not talk to; a provider's call that fails so, too."""
 
 
 def client(
@@ -37,7 +42,7 @@ def client(
     `ca_file` names the PEM file of the only authorities to trust, instead of the public ones;
     `timeout`, in seconds, bounds each connect, read and write. `allow_private` admits private
     and loopback peers. Plain http is refused, but for `allow_loopback_http` to hosts that are
-    loopback by name (development). A refused peer or scheme raises `UpstreamError`. Raise
+    loopback by name (development). A refused peer or scheme raises `NotReached`. Raise
     `ConfigurationError` for a `ca_file` that cannot be read.
     """
     guard = _Guard(allow_private=allow_private, allow_loopback_http=allow_loopback_http)
@@ -135,7 +140,7 @@ class _Guard:
 
     async def before_request(self, request: httpx.Request) -> None:
         if request.url.scheme != "https" and not self._is_local(request.url):
-            raise UpstreamError(
+            raise NotReached(
                 f"{request.url} is not https; plain http is for loopback hosts in development"
             )
         # httpcore calls this for each connection that it opens for the request.
@@ -174,4 +179,4 @@ def _require_peer(stream: Any, *, allow_private: bool) -> None:
     peer = stream.get_extra_info("server_addr") or ("unknown",)
     refusal = why_not_public(str(peer[0]), allow_private=allow_private)
     if refusal is not None:
-        raise UpstreamError(refusal)
+        raise NotReached(refusal)

@@ -55,13 +55,23 @@ class ProviderError(Exception):
     """Say why no credential could be supplied, in words that hold no secret.
 
     `retryable` is true where the same call may succeed later (a time-out, a rate limit);
-    `code` is the upstream's own error code, where it gave one.
+    `code` is the upstream's own error code, where it gave one. `untouched` says that the call
+    certainly made nothing that would have to be ended; by itself, what may succeed later does
+    not.
     """
 
-    def __init__(self, message: str, *, retryable: bool = False, code: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        code: str | None = None,
+        untouched: bool | None = None,
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable
         self.code = code
+        self.untouched = not retryable if untouched is None else untouched
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,11 +205,14 @@ class VaultCalls(Protocol):
 class Dependencies:
     """What a provider is given: secrets, an HTTP client factory, a wall clock, and a Vault.
 
-    `vault` is None where the broker's settings name none.
+    `http` makes an `httpx.AsyncClient` that the caller closes. It takes `ca_file`,
+    `allow_private` and `allow_loopback_http`, and without them reaches public addresses over
+    TLS alone; what it keeps a request from reaching is a `ProviderError`. `vault` is None where
+    the broker's settings name none.
     """
 
     secrets: SecretReader
-    http: Callable[[], Any]
+    http: Callable[..., Any]
     clock: Callable[[], float]
     vault: VaultCalls | None = None
 
@@ -280,10 +293,10 @@ class Plugin:
 
     `service_model` and `scope_model` are pydantic models of the fields that a service and a
     scope of this kind take beside the common ones; both forbid unknown fields. `http_rules`
-    says that a scope takes `allow`/`deny` rules. The callables take a validated
-    `service_model` instance and do no I/O. `least_lifetime` is how many seconds a minted
-    credential lives even if less is asked for; `needs_vault` that `Dependencies.vault` must
-    be there.
+    says that a scope takes `allow`/`deny` rules where it is delivered through the gateway. The
+    callables take a validated `service_model` instance and do no I/O. `least_lifetime` is how
+    many seconds a minted credential lives even if less is asked for; `needs_vault` that
+    `Dependencies.vault` must be there.
     """
 
     kind: str

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from broker.errors import (
     AuditUnavailable,
     BrokerError,
+    ConfigurationError,
     CredentialRefused,
     CredentialUnavailable,
     InvalidToken,
@@ -175,8 +176,8 @@ class Leases:
 
     async def _ask(self, order: Order, lease: Lease, progress: _Progress) -> Minted:
         """Have the provider mint, within the time that there is."""
-        provider = self._desk.providers.of_service(order.service)
         try:
+            provider = self._desk.providers.of_service(order.service)
             async with asyncio.timeout(self._desk.patience):
                 return await self._ask_provider(provider, order.request(), lease, progress)
         except TimeoutError:
@@ -185,7 +186,11 @@ class Leases:
                 retryable=True,
             ) from None
         except ProviderError as error:
-            raise CredentialUnavailable(str(error), retryable=error.retryable) from None
+            raise CredentialUnavailable(
+                str(error), retryable=error.retryable, untouched=error.untouched
+            ) from None
+        except ConfigurationError as error:
+            raise CredentialUnavailable(str(error)) from None
 
     async def _ask_provider(
         self, provider: Provider, request: CredentialRequest, lease: Lease, progress: _Progress
@@ -224,7 +229,7 @@ class Leases:
         if progress.held:
             await self._end(lease, _text(error))
             return
-        definite = isinstance(error, CredentialUnavailable) and not error.retryable
+        definite = isinstance(error, CredentialUnavailable) and error.untouched
         store, owner, now = self._desk.store, self._desk.owner, self._desk.clock()
         with suppress(StorageError):  # then the reaper finds it once our claim is over
             if progress.asked and not definite:

@@ -72,7 +72,8 @@ def build_scope(
         risk=fields.risk,
         description=fields.description,
     )
-    rules = ScopeRules(entry.name, allow, deny, query, fields.risk) if plugin.http_rules else None
+    judged = plugin.http_rules and "proxy" in fields.delivery
+    rules = ScopeRules(entry.name, allow, deny, query, fields.risk) if judged else None
     return BuiltScope(scope, rules, template if template.names else None)
 
 
@@ -84,6 +85,14 @@ def _rule_problems(
             if getattr(fields, name) is not None:
                 message = f"{what}: a scope of provider {plugin.kind!r} takes no {name!r}"
                 yield entry.node.place_of([name], key=True).problem(message)
+        return
+    if "proxy" not in fields.delivery and "credential" in plugin.deliveries:
+        for name in _RULE_FIELDS:
+            if getattr(fields, name) is not None:
+                yield entry.node.place_of([name], key=True).problem(
+                    f"{what}: {name!r} binds nobody who has the credential itself; leave it out, "
+                    "or write delivery: [proxy]"
+                )
         return
     if fields.allow is None:
         yield entry.place.problem(

@@ -165,6 +165,6 @@ class ProviderSecrets:
         try:
             return await self._secrets.read(reference)
         except SecretUnavailable as error:
-            raise ProviderError(str(error), retryable=error.retryable) from None
+            raise ProviderError(str(error), retryable=error.retryable, untouched=True) from None
         except BrokerError as error:
             raise ProviderError(str(error)) from None

@@ -10,6 +10,7 @@ import pytest
 
 from broker import http
 from broker.errors import ConfigurationError, UpstreamError
+from providers.base import ProviderError
 from tests.fakes.issuer import Answer, FakeIssuer, endless, json_answer
 
 if TYPE_CHECKING:
@@ -136,6 +137,9 @@ async def test_a_url_that_is_none_or_not_https_connects_nowhere(
 async def test_plain_http_is_refused_outside_development(fake_issuer: FakeIssuer) -> None:
     async with http.client() as client:
         assert "not https" in str(await refusal(client, fake_issuer.url + PATH))
+        with pytest.raises(ProviderError, match="not https") as refused:  # to a provider
+            await client.get(fake_issuer.url + PATH)
+    assert not refused.value.retryable
     assert not fake_issuer.requests
 
 

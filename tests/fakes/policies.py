@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,7 +12,7 @@ from broker.errors import PolicyError
 from broker.model import Identity
 from broker.policy.loader import load_policy
 from broker.policy.source import Document
-from providers.base import Plugin, Templated
+from providers.base import Plugin, Templated, Upstream
 from providers.http_api import PLUGIN as HTTP_API
 
 if TYPE_CHECKING:
@@ -106,7 +107,15 @@ CLOUD = Plugin(
     secret_references=lambda config: (config.key,),
     max_lifetime=600,
 )
-PLUGINS: Mapping[str, Plugin] = {"cloud": CLOUD, "http_api": HTTP_API}
+FORGE: Final = replace(
+    CLOUD,
+    kind="forge",
+    http_rules=True,
+    upstream=lambda _: Upstream("https", "forge.example", 443),
+)
+"""Another, which the gateway can be asked to call as well."""
+
+PLUGINS: Mapping[str, Plugin] = {"cloud": CLOUD, "forge": FORGE, "http_api": HTTP_API}
 
 CLOUD_SCOPE = """\
 services:

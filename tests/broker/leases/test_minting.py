@@ -1,14 +1,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from broker.errors import AuditUnavailable, CredentialRefused, CredentialUnavailable, StorageError
+from broker.app.minters import Minters
+from broker.errors import (
+    AuditUnavailable,
+    ConfigurationError,
+    CredentialRefused,
+    CredentialUnavailable,
+    StorageError,
+)
 from broker.leases.base import CLAIM
 from broker.leases.minting import MOST_PER_GRANT, MOST_SKEW
 from broker.revoked import revocation
+from providers.base import Dependencies, ProviderError
 from tests.fakes.lease_bench import GRANT, NOW, SCOPES
 from tests.fakes.vendor_mint import GONE, REFUSED
 
@@ -153,6 +162,30 @@ async def test_a_vendor_that_refuses_outright_has_minted_nothing(lease_bench: Le
         "revoked",
         "never minted: CredentialUnavailable: the vendor refused (403)",
     )
+
+
+async def test_what_certainly_made_nothing_leaves_nothing_to_wait_for(
+    lease_bench: LeaseBench,
+) -> None:
+    lease_bench.vendor.fail["mint"] = [
+        ProviderError("the vendor is busy", retryable=True, untouched=True)
+    ]
+    with pytest.raises(CredentialUnavailable) as failure:
+        await lease_bench.mint("revoking.use")
+    assert failure.value.retryable
+    assert (await lease_bench.only()).state == "revoked"
+
+
+async def test_a_provider_that_cannot_be_built_says_why(lease_bench: LeaseBench) -> None:
+    def build(*_: object) -> NoReturn:
+        raise ConfigurationError("the CA file /ca.pem cannot be read")
+
+    plugins = {"plain": replace(lease_bench.plugins["plain"], build=build)}
+    minters = Minters(plugins, Dependencies(None, None, lease_bench.clock))  # type: ignore[arg-type]
+    worker = lease_bench.worker(providers=minters)
+    with pytest.raises(CredentialUnavailable, match=r"ca\.pem"):
+        await worker.mint(lease_bench.token(), "plain.use")
+    assert (await lease_bench.only()).state == "revoked"
 
 
 @pytest.mark.parametrize("scope", ["plain.use", "revoking.use"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from broker.model import Allow, Deny
 from tests.fakes.policies import CLOUD_SCOPE, SMALL, changed, policy, problems
 
 
@@ -27,6 +28,33 @@ def test_only_http_scopes_take_rules(line: str) -> None:
     assert problems(f"{CLOUD_SCOPE}    {line}\n") == [
         f"0.yaml:7:5: scope 'cloud.use': a scope of provider 'cloud' takes no '{field}'"
     ]
+
+
+FORGE_SCOPE = changed("provider: cloud", "provider: forge", CLOUD_SCOPE)
+BOTH = changed("[credential]", "[credential, proxy]", FORGE_SCOPE)
+
+
+def test_a_credential_that_is_handed_out_has_no_rules() -> None:
+    loaded = policy(FORGE_SCOPE)
+    assert "cloud.use" not in loaded.rules
+    judge = loaded.authorizer(("cloud.use",), "cloud")
+    assert isinstance(judge.judge(b"GET", b"/", b""), Deny)
+
+
+@pytest.mark.parametrize("line", ["allow: ['GET /a']", "deny: ['GET /a']", "query: {a: b}"])
+def test_rules_that_would_bind_nobody_are_refused(line: str) -> None:
+    field = line.partition(":")[0]
+    (problem,) = problems(f"{FORGE_SCOPE}    {line}\n")
+    assert problem.startswith(f"0.yaml:7:5: scope 'cloud.use': '{field}' binds nobody who has")
+
+
+def test_what_passes_the_gateway_has_its_rules_whatever_else_it_does() -> None:
+    (problem,) = problems(BOTH)
+    assert "field 'allow' is missing" in problem
+    loaded = policy(BOTH + "    allow: ['GET /a']\n")
+    judge = loaded.authorizer(("cloud.use",), "cloud")
+    assert isinstance(judge.judge(b"GET", b"/a", b""), Allow)
+    assert isinstance(judge.judge(b"GET", b"/b", b""), Deny)
 
 
 def test_the_providers_fields_are_checked() -> None:

@@ -240,6 +240,7 @@ async def test_providers_see_failures_of_their_own_kind(secrets: Secrets, backen
         with pytest.raises(ProviderError, match=str(failure)) as caught:
             await reader.read("test:b")
         assert caught.value.retryable is failure.retryable
+        assert caught.value.untouched
     with pytest.raises(ProviderError, match="not a secret reference"):
         await reader.read("nonsense")
 
