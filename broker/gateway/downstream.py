@@ -127,8 +127,10 @@ class AgentConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Close at once, so that the agent sees that its response is cut short."""
-        self._relay = None
         self._closing = True
+        relay, self._relay = self._relay, None
+        if relay is not None:
+            relay.hung_up()
         if self._transport is not None:
             self._transport.abort()
 

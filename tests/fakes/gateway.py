@@ -149,6 +149,10 @@ class GatewayBench:
         """Put another policy in force."""
         self.store.current = policy(text, self.upstream.port)
 
+    def load_again(self) -> None:
+        """Put the usual policy in force, for services at `upstream.port` as it is now."""
+        self.load(policy_text())
+
     def token(
         self,
         *scopes: str,

@@ -53,6 +53,20 @@ class Wire:
         self.writer.write(data)
         await self.writer.drain()
 
+    async def send_until_stuck(self, block: bytes, limit: int) -> int:
+        """Send blocks until none is taken for a while; return how many bytes were."""
+        self.writer.transport.set_write_buffer_limits(0)
+        sent = 0
+        try:
+            while sent < limit:
+                self.writer.write(block)
+                sent += len(block)
+                async with asyncio.timeout(0.3):
+                    await self.writer.drain()
+        except TimeoutError:
+            pass
+        return sent
+
     async def head(self) -> Response:
         """Read a response's head alone."""
         async with asyncio.timeout(PATIENCE):
