@@ -10,6 +10,7 @@ settings.load_profile("suite")
 
 pytest_plugins = (
     "tests.components.gate",
+    "tests.components.moto",
     "tests.components.oidc",
     "tests.components.openbao",
     "tests.components.postgres",

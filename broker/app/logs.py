@@ -8,7 +8,17 @@ from typing import Final
 
 from broker.audit.redaction import redact_text
 
-_QUIET: Final = ("asyncio", "httpcore", "httpx", "hvac", "urllib3", "uvicorn", "watchfiles")
+_QUIET: Final = (
+    "asyncio",
+    "boto3",
+    "botocore",
+    "httpcore",
+    "httpx",
+    "hvac",
+    "urllib3",
+    "uvicorn",
+    "watchfiles",
+)
 """Libraries whose lesser lines show requests and headers, or say what the broker says itself."""
 
 

@@ -1,0 +1,49 @@
+"""AWS sessions cut to one grant: AssumeRole with a session policy, and the grant's name on it.
+
+    services:
+      aws-prod:
+        provider: aws_sts
+        role_arn: arn:aws:iam::123456789012:role/agent-task
+        region: eu-west-1
+    scopes:
+      artifacts.read:
+        service: aws-prod
+        delivery: [credential]
+        session_policy:
+          - {effect: Allow, actions: ["s3:GetObject"], resources: ["arn:aws:s3:::art/{agent}/*"]}
+        session_tags: {agent: "{agent}"}
+
+A session may do what its role and its session policy both allow. It carries the grant's id as
+source identity, and agent and task as its name; CloudTrail shows both with each of its calls.
+
+STS can neither revoke a session nor make one of less than 900 seconds. A grant with less left
+gets a session of 900 seconds whose policy denies everything from the moment the grant ends.
+Of a grant that is revoked the session lives on until it expires, at the latest when the grant
+would have ended; a role policy that denies `aws:SourceIdentity` ends it sooner.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from providers.aws_sts.fields import LONGEST, SHORTEST, AwsStsScope, AwsStsService, Keys
+from providers.aws_sts.session import AwsSts
+from providers.base import Plugin
+
+PLUGIN: Final = Plugin(
+    kind="aws_sts",
+    service_model=AwsStsService,
+    scope_model=AwsStsScope,
+    deliveries=frozenset({"credential"}),
+    http_rules=False,
+    build=AwsSts,
+    upstream=lambda _: None,
+    token_slots=lambda _: (),
+    secret_references=lambda config: (
+        (config.credentials.access_key_id, config.credentials.secret_access_key)
+        if isinstance(config.credentials, Keys)
+        else ()
+    ),
+    max_lifetime=LONGEST,
+    least_lifetime=SHORTEST,
+)
