@@ -211,7 +211,7 @@ class Exchange:
         if isinstance(answer, Deny):
             raise _denied(answer)
         return Grant(
-            jti=secrets.token_urlsafe(16),
+            jti=secrets.token_hex(16),
             agent=agent.name,
             issuer=caller.issuer,
             subject=caller.subject,
@@ -261,7 +261,7 @@ class Exchange:
             raise _denied(answer)
         return replace(
             parent,
-            jti=secrets.token_urlsafe(16),
+            jti=secrets.token_hex(16),
             scopes=answer.scopes,
             issued_at=now,
             expires_at=now + answer.lifetime,

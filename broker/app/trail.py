@@ -17,7 +17,7 @@ from broker.keys.jwk import verify_es256
 from broker.model import AuditRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from broker.keys.signing import KeySet
     from broker.settings import Settings
@@ -29,22 +29,26 @@ def trusted_keys(keys: KeySet) -> TrustedKeys:
 
 
 @contextmanager
-def recorded(
+def recorded(  # noqa: PLR0913 - what a record may name, each by its name
     settings: Settings,
     action: str,
     detail: str,
     *,
     agent: str | None = None,
     service: str | None = None,
-) -> Iterator[None]:
+    grant: str | None = None,
+    reason: str | None = None,
+) -> Iterator[Callable[[str], None]]:
     """Record that a person is about to do something; let the block do it; record how it ended.
 
     `action` is a dotted verb such as `secret.put`, `detail` says to what and holds no value.
+    The block may call what it is given to say what came of it.
     Raises `AuditUnavailable`, and the block does not run, if the intent cannot be recorded;
     and after the block, if its outcome cannot.
     """
     keys = open_keys(settings).audit
     operation = secrets.token_hex(8)
+    notes = [detail]
 
     def put(phase: Literal["intent", "outcome"], error: BaseException | None = None) -> None:
         # The texts of our own errors hold no secret; of others we know nothing but their type.
@@ -56,15 +60,17 @@ def recorded(
             operation=operation,
             decision="error" if error else "allow",
             agent=agent,
-            subject=f"user:{_user()}",
+            grant=grant,
+            reason=reason,
+            subject=acting_user(),
             service=service,
-            detail=f"{detail}: {type(error).__name__}{cause}" if error else detail,
+            detail=f"{detail}: {type(error).__name__}{cause}" if error else ": ".join(notes),
         )
         record_once(Places(settings.home).audit, keys.signer, trusted_keys(keys), record)
 
     put("intent")
     try:
-        yield
+        yield notes.append
     except BaseException as error:
         with suppress(AuditUnavailable):  # the intent stands, and says that the outcome is missing
             put("outcome", error)
@@ -72,9 +78,10 @@ def recorded(
     put("outcome")
 
 
-def _user() -> str:
+def acting_user() -> str:
     """Return who runs the command, by the system's word and not the environment's."""
     try:
-        return pwd.getpwuid(os.getuid()).pw_name
+        name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
-        return str(os.getuid())
+        name = str(os.getuid())
+    return f"user:{name}"

@@ -19,8 +19,10 @@ from broker.cli import (
     logs,
     output,
     policy,
+    revoke,
     secret,
     serve,
+    sessions,
     show,
     token,
 )
@@ -34,6 +36,7 @@ GROUPS: Final = (
     credential,
     serve,
     show,
+    sessions,
     leases,
     doctor,
     agents,
@@ -41,13 +44,14 @@ GROUPS: Final = (
     audit,
     policy,
     secret,
+    revoke,
 )
 
 PANELS: Final = {
     "First use": ("dev", "init", "add", "token", "doctor"),
     "Run": ("serve", "credential"),
-    "See": ("services", "scopes", "agents", "leases", "logs", "audit"),
-    "Manage": ("policy", "secret"),
+    "See": ("services", "scopes", "agents", "sessions", "leases", "logs", "audit"),
+    "Manage": ("policy", "secret", "revoke"),
 }
 
 

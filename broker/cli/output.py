@@ -137,6 +137,16 @@ def printable(text: str) -> str:
     )
 
 
+def confirm(question: str) -> None:
+    """Go on if whoever is at the terminal says yes; end the command otherwise."""
+    from broker.errors import InvalidRequest
+
+    if not sys.stdin.isatty():
+        raise InvalidRequest("there is no terminal to ask at; say --yes to go on without")
+    if not typer.confirm(question, err=True):
+        raise typer.Abort
+
+
 def fail(error: Exception | str, next_step: str | None = None) -> NoReturn:
     """Say on stderr what went wrong and what to do next, then end with status 1."""
     if _choices.get().json:

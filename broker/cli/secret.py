@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from broker.cli import output
-from broker.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +124,7 @@ def remove(
         if not yes:
             users = ", ".join(_users(settings, name))
             warning = f"It is used by: {users}. " if users else ""
-            _confirm(f"{warning}Forget {name} and all its versions?")
+            output.confirm(f"{warning}Forget {name} and all its versions?")
         with recorded(settings, "secret.remove", f"embedded:{name}"):
             versions = store.remove(name)
     output.emit(
@@ -204,13 +203,6 @@ def _users(settings: Settings, name: str) -> list[str]:
         for reference in service.plugin.secret_references(service.config)
         if reference.partition("@")[0] == f"embedded:{name}"
     ]
-
-
-def _confirm(question: str) -> None:
-    if not sys.stdin.isatty():
-        raise InvalidRequest("there is no terminal to ask at; say --yes to go on without")
-    if not typer.confirm(question, err=True):
-        raise typer.Abort
 
 
 def _utc(seconds: int) -> str:

@@ -50,6 +50,17 @@ def test_what_a_person_does_is_recorded_before_and_after(settings: Settings) -> 
     assert report.whole
 
 
+def test_the_outcome_says_what_came_of_it(settings: Settings) -> None:
+    with recorded(settings, "grant.revoke", "agent bot", agent="bot", reason="lost") as note:
+        note("3 grants")
+    with recorded(settings, "grant.revoke", "grant x", grant="x"):
+        pass
+    intent, outcome, _, other = stored(settings)
+    assert (intent["detail"], outcome["detail"]) == ("agent bot", "agent bot: 3 grants")
+    assert (outcome["agent"], outcome["reason"]) == ("bot", "lost")
+    assert (other["grant"], other["detail"]) == ("x", "grant x")
+
+
 def test_what_fails_is_recorded_with_its_cause(settings: Settings) -> None:
     with (
         pytest.raises(ConfigurationError),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import stat
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ import pytest
 import typer
 
 from broker.cli import output
-from broker.errors import ConfigurationError
+from broker.errors import ConfigurationError, InvalidRequest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -110,3 +111,23 @@ def test_a_defect_is_shown_to_whoever_asks_for_it(
     with pytest.raises(typer.Exit):
         output.fail_unexpectedly(KeyError("boom"))
     assert "KeyError: 'boom'" in capsys.readouterr().err
+
+
+def test_without_a_terminal_nothing_is_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    with pytest.raises(InvalidRequest, match="say --yes"):
+        output.confirm("End it all?")
+
+
+@pytest.mark.parametrize(("typed", "goes_on"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_at_a_terminal_only_yes_goes_on(
+    monkeypatch: pytest.MonkeyPatch, typed: str, *, goes_on: bool
+) -> None:
+    terminal = io.StringIO(typed)
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr("sys.stdin", terminal)
+    if goes_on:
+        output.confirm("End it all?")
+    else:
+        with pytest.raises(typer.Abort):
+            output.confirm("End it all?")
