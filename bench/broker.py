@@ -38,7 +38,18 @@ agents:
     scopes: [api.work]
     max_ttl: 1h
 """
-_PATHS: Final = ["charges", "customers", "invoices", "payouts", "products", "prices", "plans", "coupons", "events", "files"]
+_PATHS: Final = [
+    "charges",
+    "customers",
+    "invoices",
+    "payouts",
+    "products",
+    "prices",
+    "plans",
+    "coupons",
+    "events",
+    "files",
+]
 
 
 @dataclass(frozen=True)
