@@ -25,10 +25,11 @@ from broker.reload import read_policies
 from broker.secrets.reader import Secrets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Sized
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence, Sized
     from pathlib import Path
 
     from broker.app.home import Keys
+    from broker.model import Lease
     from broker.policy.engine import Policy
     from broker.settings import Settings
 
@@ -98,6 +99,7 @@ async def _stores_and_policy(settings: Settings, keys: Keys) -> AsyncIterator[Fi
         secrets = Secrets(open_backends(settings, keys.master, vault))
         stack.push_async_callback(secrets.close)
         yield Finding("stores", "ok", "the database and the embedded store can be read")
+        yield _leases(await storage.leases.leases())
         try:
             check = reference_check(settings, secrets.check)
             policy = load_policy(read_policies(settings.policies), check_reference=check)
@@ -114,10 +116,26 @@ async def _stores_and_policy(settings: Settings, keys: Keys) -> AsyncIterator[Fi
             told = f"{_number(policy.warnings, 'warning')}; see `broker policy check`"
             yield Finding("policy", "warning", told)
         yield Finding("policy", "ok", _size(policy))
+        for service in policy.services.values():
+            if service.plugin.needs_vault and vault is None:
+                told = f"service {service.name} needs a Vault: set address in the table [vault]"
+                yield Finding("policy", "problem", f"{told} of broker.toml")
         async for finding in _secrets(policy, secrets):
             yield finding
         async for finding in _issuers(policy, identities):
             yield finding
+
+
+def _leases(leases: Sequence[Lease]) -> Finding:
+    """Say which credentials should have ended and have not, or may exist without being known."""
+    stuck = [one for one in leases if one.state == "revoking" and one.attempts]
+    unknown = [one for one in leases if one.state == "intent" and one.attempts]
+    worst = stuck or unknown
+    if not worst:
+        return Finding("leases", "ok", f"{_number(leases, 'credential')} out, none overdue")
+    what = "cannot be revoked yet" if stuck else "may have been minted, and nobody knows"
+    told = f"{_number(worst, 'credential')} {what}; see `broker leases`. The latest: "
+    return Finding("leases", "problem" if stuck else "warning", told + (worst[-1].problem or ""))
 
 
 def _size(policy: Policy) -> str:

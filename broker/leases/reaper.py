@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 from broker.errors import AuditUnavailable, ConfigurationError, StorageError
 from broker.leases.base import CLAIM, next_look
 from broker.leases.record import revocation
-from providers.base import ProviderError, Renewable, Revocable
+from providers.base import ProviderError, Renewable, Reserves, Revocable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -119,9 +119,10 @@ class Reaper:
 
     async def _revoke(self, lease: Lease) -> bool:
         """Return False where there is nothing by which it could be revoked."""
-        if lease.handle is None:
-            return False
         provider = self._desk.providers.of_lease(lease)
+        if lease.handle is None:
+            # A hold's handle is stored before anything is minted under it: nothing has been.
+            return isinstance(provider, Reserves)
         if not isinstance(provider, Revocable):
             return False
         await provider.revoke(self._desk.unseal(lease.id, lease.handle))

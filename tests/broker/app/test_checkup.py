@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.app.checkup import Finding, check_up
-from broker.app.home import Places, create_home, open_keys, open_store
+from broker.app.home import Places, create_home, open_keys, open_storage, open_store
 from broker.settings import ControlSettings, GatewaySettings, Settings, VaultSettings
 from providers.base import Secret
 from tests.components.process import free_port
+from tests.contracts.leases import LEASE, MINTER, NOW, REAPER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,7 +103,7 @@ async def test_all_is_well(settings: Settings) -> None:
     findings = await look(settings)
     assert {finding.state for finding in findings} == {"ok"}, findings
     subjects = [finding.subject for finding in findings]
-    assert subjects == ["files", "keys", "stores", "policy", "secrets", "ports"]
+    assert subjects == ["files", "keys", "stores", "leases", "policy", "secrets", "ports"]
 
 
 async def test_looking_makes_nothing(tmp_path: Path) -> None:
@@ -219,3 +220,32 @@ async def test_another_broker_on_our_port(served: Served) -> None:
     other = replace(served.settings, issuer="https://broker.example.com")
     findings = {finding.subject: finding for finding in await look(other)}
     assert served.settings.issuer in findings["ports"].text
+
+
+@pytest.mark.parametrize(
+    ("ending", "state", "told"),
+    [
+        (True, "problem", "1 credential cannot be revoked yet"),
+        (False, "warning", "1 credential may have been minted, and nobody knows"),
+    ],
+)
+async def test_credentials_that_do_not_end(
+    settings: Settings, *, ending: bool, state: str, told: str
+) -> None:
+    storage = open_storage(settings)
+    await storage.leases.open(LEASE, MINTER, NOW, 1)
+    (lease,) = await storage.leases.claim(REAPER, NOW, NOW + 1, 1)
+    await storage.leases.retry(lease, REAPER, NOW, "the database is down", ending=ending)
+    await storage.close()
+    (finding,) = [one for one in await look(settings) if one.subject == "leases"]
+    assert finding.state == state
+    assert finding.text == f"{told}; see `broker leases`. The latest: the database is down"
+
+
+async def test_a_service_that_needs_a_vault_where_there_is_none(settings: Settings) -> None:
+    write(
+        settings,
+        "services: {db: {provider: vault_dynamic, mount: database}}\n"
+        "scopes: {db.read: {service: db, path: creds/x, delivery: [credential]}}\n",
+    )
+    assert "service db needs a Vault" in await problem(settings, "policy")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.leases.base import CLAIM, LeaseStats
+from broker.leases.order import decide
 from broker.leases.reaper import LONGEST_PAUSE, Reaper
 from broker.revoked import revocation
 from broker.storage.sqlite import SqliteStorage
@@ -160,6 +161,19 @@ async def test_a_worker_that_stopped_before_delivery_is_cleaned_up_after(
     await lease_bench.reap(1)
     assert lease_bench.vendor.live == {}
     assert (await lease_bench.only()).state == "revoked"
+
+
+@pytest.mark.parametrize(("scope", "state"), [("revoking", "intent"), ("reserving", "revoked")])
+async def test_r1_a_worker_that_died_with_an_intent_alone(
+    lease_bench: LeaseBench, scope: str, state: str
+) -> None:
+    order = decide(lease_bench.policy, GRANT, f"{scope}.use", None, NOW)
+    await lease_bench.storage.leases.open(order.lease(), "dead", NOW + CLAIM, 5)
+    await lease_bench.reap(CLAIM)
+    lease = await lease_bench.only()
+    assert lease.state == state
+    await lease_bench.reap(900)
+    assert (await lease_bench.only()).state in {"revoked", "expired"}
 
 
 async def test_a_service_that_left_the_policy_is_revoked_as_it_was(
