@@ -1,0 +1,234 @@
+"""P: policy, over raw sockets, before an upstream that records the bytes it is sent.
+
+P1's paths against those who normalise them are in test_p1_paths.py, P10 in
+test_p10_policy_load.py.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from broker.policy.rules import METHODS
+
+if TYPE_CHECKING:
+    from tests.fakes.gateway import GatewayBench
+    from tests.fakes.wire import Response
+
+# fmt: off
+SEGMENTS = [
+    b".", b"..", b"...", b"%2e", b"%2E", b"%2e%2e", b".%2e", b"%2e.", b"%2f", b"%2F", b"%5c",
+    b"%5C", b"%252f", b"%252e%252e", b"%25%32%66", b"", b";x", b"x;y", b"..;", b"..;/", b";",
+    b"\\", b"..\\", b"%00", b"x%00", b"\x00", b"%c0%ae", b"%c0%af", b"%e0%80%af", b"%ef%bc%8f",
+    b"%EF%BC%8E", b"\xef\xbc\x8f", b"\xff", b"%ff", b"\t", b"%09", b" ", b"%20", b"x%20", b"#",
+    b"%23", b"x#y", b"?", b"x.", b"x..", b"%zz", b"%", b"%2", b"%u002f", b"%u2215", b"%E2%81%84",
+    b"%E2%88%95", b"%0d%0a", b"%0a", b"\r", b"\x0b", b"\x7f", b"%7f", b"%3B", b"%3f", b"|",
+    b"<x>", b"{x}", b"^", b"`", b'"', b"x", b"a%C3%A9", b"a:b", b"a@b", b"a=b", b"a,b", b"a'b",
+    b"(x)", b"*", b"~x", b"x-1_2", b"a%20b",
+]
+# fmt: on
+SHAPES = [b"/X", b"/v1/X", b"/X/v1", b"/v1/X/charges", b"/v1/aX/b", b"/v1/X/", b"/v1/../X", b"//X"]
+
+
+async def sent_for(gateway: GatewayBench, target: bytes) -> tuple[Response, list[bytes]]:
+    """The response to a GET of exactly this target, and the targets that went upstream."""
+    before = len(gateway.upstream.requests)
+    response = await gateway.call(b"GET", target)
+    return response, [request.target for request in gateway.upstream.requests[before:]]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+async def test_p1_the_bytes_sent_are_the_bytes_judged_or_it_is_a_400(
+    gateway: GatewayBench, shape: bytes
+) -> None:
+    let_through = 0
+    for segment in SEGMENTS:
+        path = shape.replace(b"X", segment)
+        response, sent = await sent_for(gateway, b"/api" + path)
+        if response.status == 400:
+            assert sent == [], path
+            assert response.error in {"path_not_canonical", "malformed_request"}, path
+        else:
+            assert (response.status, sent) == (200, [path]), path
+            let_through += 1
+    if b".." not in shape and b"//" not in shape:
+        assert let_through >= 12
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"%61pi", b"API", b"api%00", b"api;x", b"api.", b"./api", b"../api", b"/api", b"x/../api"],
+)
+async def test_p1_a_service_has_one_spelling(gateway: GatewayBench, name: bytes) -> None:
+    response, sent = await sent_for(gateway, b"/" + name + b"/v1/x")
+    assert response.status in {400, 404}
+    assert sent == []
+
+
+async def test_p1_a_denied_path_is_denied_in_any_spelling(gateway: GatewayBench) -> None:
+    spellings = [
+        b"/admin/x",
+        b"/admin",
+        b"/ADMIN/x",
+        b"/Admin",
+        b"/%61dmin/x",
+        b"/admin/",
+        b"/./admin/x",
+    ]
+    spellings += [b"/x/../admin/x", b"//admin/x", b"/admin;a/x", b"/admin%2fx", b"/%2561dmin/x"]
+    for path in spellings:
+        response, sent = await sent_for(gateway, b"/api" + path)
+        assert response.status in {400, 403}, path
+        assert sent == [], path
+
+
+async def test_p1_query_bytes_are_passed_on_as_they_are(gateway: GatewayBench) -> None:
+    for query in (
+        b"",
+        b"a=%2e%2e%2f",
+        b"a=/../b&c",
+        b"%zz",
+        b"a[]=1|2",
+        b"a=1;b=2",
+        b"?x=/https://e",
+    ):
+        _, sent = await sent_for(gateway, b"/api/v1/x?" + query)
+        assert sent == [b"/v1/x?" + query]
+    for query in (b"a b", b"a\tb", b"a\x00", b"a#b", b"\xc3\xa9", b"a\r\nX: y"):
+        response, sent = await sent_for(gateway, b"/api/v1/x?" + query)
+        assert (response.status, sent) == (400, []), query
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-HTTP-Method-Override: DELETE",
+        b"X-HTTP-Method: DELETE",
+        b"X-Method-Override: DELETE",
+        b"X_HTTP_Method_Override: DELETE",
+        b"x-http_method-override: DELETE",
+    ],
+)
+async def test_p3_a_method_cannot_be_overridden(gateway: GatewayBench, line: bytes) -> None:
+    assert (await gateway.call(b"POST", b"/api/v1/x", line)).status == 200
+    assert b"override" not in gateway.upstream.last.head.lower()
+    assert b"DELETE" not in gateway.upstream.last.head
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(b"get", b"Get", b"gET", b"post", b"TRACE", b"TRACK", b"CONNECT", b"DEBUG", b"GET\x00"),
+        *(b"G\xc9T", b"GET/", b"", b"PRI", b"X" * 100),
+    ],
+)
+async def test_p3_other_methods_are_refused(gateway: GatewayBench, method: bytes) -> None:
+    response = await gateway.call(method, b"/api/v1/x")
+    assert response.status in {400, 501}
+    assert response.error in {"malformed_request", "method_refused"}
+    assert not gateway.upstream.requests
+
+
+async def test_p3_a_method_is_judged_as_it_is_sent(gateway: GatewayBench) -> None:
+    for method in sorted(METHODS):
+        response = await gateway.call(method.encode(), b"/api/v1/x")
+        if response.error != "malformed_request":  # some are unknown to llhttp
+            assert response.status == 200
+            assert gateway.upstream.last.line == method.encode() + b" /v1/x HTTP/1.1"
+    read_only = gateway.token("api.read")
+    for method in sorted(METHODS - {"GET"}):
+        response = await gateway.call(method.encode(), b"/api/v1/x", token=read_only)
+        assert response.status in {400, 403}, method
+
+
+# fmt: off
+REWRITES = [
+    b"X-Original-URL", b"X-Original-URI", b"X-Original-Host", b"X-Original-Method",
+    b"X-Rewrite-URL", b"X-Forwarded-For", b"X-Forwarded-Host", b"X-Forwarded-Proto",
+    b"X-Forwarded-Prefix", b"X-Forwarded-Port", b"X-Forwarded-Server", b"X-Forwarded-Uri",
+    b"X-Forwarded-Method", b"X-Forwarded-Anything", b"Forwarded", b"X-Real-IP", b"X-Client-IP",
+    b"True-Client-IP", b"X-Cluster-Client-IP", b"X-Host", b"X-Envoy-Original-Path",
+]
+# fmt: on
+
+
+@pytest.mark.parametrize("name", REWRITES)
+async def test_p4_headers_that_rewrite_are_stripped(gateway: GatewayBench, name: bytes) -> None:
+    spellings = {name, name.lower(), name.upper(), name.replace(b"-", b"_")}
+    spellings.add(name.replace(b"-", b"_", 1))
+    lines = [spelling + b": /admin/x" for spelling in sorted(spellings)]
+    assert (await gateway.call(b"GET", b"/api/v1/x", *lines, b"X-Kept: yes")).status == 200
+    received = gateway.upstream.last
+    assert b"/admin/x" not in received.head
+    assert received.all(b"x-kept") == [b"yes"]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"http://evil.test/api/v1/x",
+        b"http://gateway.test.evil.test/api/v1/x",
+        b"http://gateway.test@evil.test/api/v1/x",
+        b"http://evil.test@gateway.test/api/v1/x",
+        b"http://gateway.test:81/api/v1/x",
+        b"http:///api/v1/x",
+        b"http://gateway.test\\@evil.test/api/v1/x",
+        b"https://gateway.test/api/v1/x",
+        b"ftp://gateway.test/api/v1/x",
+        b"http:/api/v1/x",
+        b"api/v1/x",
+        b"evil.test:80",
+        b"*",
+        b"?x",
+        b"//evil.test/api/v1/x",
+    ],
+)
+async def test_p5_an_absolute_target_names_who_host_names(
+    gateway: GatewayBench, target: bytes
+) -> None:
+    response = await gateway.call(b"GET", target)
+    assert response.status == (404 if target.startswith(b"//") else 400)
+    assert not gateway.upstream.requests
+
+
+async def test_p5_an_absolute_target_that_names_the_same_is_judged_by_its_path(
+    gateway: GatewayBench,
+) -> None:
+    assert (await gateway.call(b"GET", b"http://gateway.test/api/v1/x?y")).status == 200
+    assert gateway.upstream.last.target == b"/v1/x?y"
+    assert (await gateway.call(b"GET", b"http://GATEWAY.test/api/admin/x")).status == 403
+    assert (await gateway.call(b"GET", b"http://gateway.test/api/v1/../x")).status == 400
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        [b"Host: gateway.test", b"Host: gateway.test"],
+        [b"Host: gateway.test", b"Host: evil.test"],
+        [b"Host: good@evil.test"],
+        [b"Host: gateway.test, evil.test"],
+        [b"Host: gateway.test/x"],
+        [b"Host: gateway.test#x"],
+        [b"Host: gate way.test"],
+        [b"Host: "],
+        [b"Host : gateway.test"],
+        [b"Host: gateway.test", b" evil.test"],
+    ],
+    ids=repr,
+)
+async def test_p5_there_is_one_clear_host(gateway: GatewayBench, lines: list[bytes]) -> None:
+    auth = b"Authorization: Bearer " + gateway.token()
+    head = b"\r\n".join([b"GET /api/v1/x HTTP/1.1", *lines, auth, b"", b""])
+    answer = await gateway.talk(head)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert not gateway.upstream.requests
+
+
+async def test_p5_upstream_never_sees_the_agents_host(gateway: GatewayBench) -> None:
+    auth = b"Authorization: Bearer " + gateway.token()
+    lines = [b"GET /api/v1/x HTTP/1.1", b"Host: evil.test:81", b"Connection: close", auth, b"", b""]
+    assert b" 200 " in await gateway.talk(b"\r\n".join(lines))
+    assert gateway.upstream.last.all(b"host") == [b"127.0.0.1:%d" % gateway.upstream.port]
+    assert b"evil.test" not in gateway.upstream.bytes_received
