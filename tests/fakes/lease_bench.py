@@ -32,7 +32,7 @@ from tests.fakes.token_bench import GATEWAY, key_set, over, running_trail
 from tests.fakes.vendor_mint import Vendor, plugins
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     import httpx
@@ -103,7 +103,7 @@ class LeaseBench:
     directory: Path
     clock: Clock
     vendor: Vendor
-    plugins: Mapping[str, Plugin]
+    plugins: dict[str, Plugin]
     master: MasterKey
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 NAMESPACE: Final = "https://sts.amazonaws.com/doc/2011-06-15/"
 SESSION: Final = """<{action}Response xmlns="{namespace}"><{action}Result>
 <Credentials><AccessKeyId>ASIAMINTED</AccessKeyId><SecretAccessKey>minted-secret</SecretAccessKey>
-<SessionToken>minted-token</SessionToken><Expiration>2030-01-01T00:00:00Z</Expiration>
+<SessionToken>minted-token</SessionToken><Expiration>{expiration}</Expiration>
 </Credentials><PackedPolicySize>{packed}</PackedPolicySize>{source}
 </{action}Result></{action}Response>"""
 ERROR: Final = """<ErrorResponse xmlns="{namespace}"><Error><Type>Sender</Type>
@@ -53,6 +53,7 @@ class Answer:
     code: str = ""
     message: str = ""
     packed: int = 12
+    expiration: str = "2030-01-01T00:00:00Z"
     source_identity: str | None = None
     body: str | None = None
     hold: threading.Event | None = None
@@ -69,6 +70,7 @@ class Answer:
             code=escape(self.code),
             message=escape(self.message),
             packed=self.packed,
+            expiration=self.expiration,
             source=source or "",
         ).encode()
 
