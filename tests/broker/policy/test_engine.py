@@ -427,3 +427,48 @@ def test_no_sequence_of_narrowing_widens_a_right(
         assert set(child.scopes) <= set(first) & set(declared["agents"]["one"]["scopes"])
         assert actor is None or set(child.scopes) <= set(actor.scopes)
         assert 0 < child.lifetime <= left
+
+
+class TestCollectable:
+    both = policy(
+        HOLDER.replace("[stripe.read, stripe.refund, cloud.use]", "[stripe.read, cloud.use, why]"),
+        CLOUD_SCOPE + "  why: {service: cloud, delivery: [credential, proxy], reason: required}\n",
+    )
+    held = ("stripe.read", "cloud.use", "why")
+
+    def test_a_credential_that_the_grant_holds_and_policy_delivers(self) -> None:
+        answer = self.both.collectable("cloud.use", grant(scopes=self.held))
+        assert answer is self.both.scopes["cloud.use"].constraints
+
+    @pytest.mark.parametrize(
+        ("scope", "held", "rule"),
+        [
+            ("stripe.read", held, "delivery"),
+            ("why", held, "reason"),
+            ("cloud.use", ("stripe.read",), "scope"),
+            ("nothing", ("nothing",), "scope"),
+            ("cloud.*", held, "scope"),
+            ("", held, "scope"),
+        ],
+    )
+    def test_anything_else_is_denied(self, scope: str, held: tuple[str, ...], rule: str) -> None:
+        answer = self.both.collectable(scope, grant(scopes=held))
+        assert isinstance(answer, Deny)
+        assert answer.rule == rule
+
+    def test_a_denial_says_what_could_be_had(self) -> None:
+        answer = self.both.collectable("stripe.read", grant(scopes=("stripe.read", "cloud.use")))
+        assert isinstance(answer, Deny)
+        assert (answer.allowed, answer.scopes) == (("cloud.use",), ("cloud.use", "why"))
+
+    def test_with_a_reason_what_needs_one_is_given(self) -> None:
+        given = grant(scopes=self.held, reason="the release is stuck")
+        assert not isinstance(self.both.collectable("why", given), Deny)
+
+    def test_what_a_template_cannot_be_filled_with_is_denied(self) -> None:
+        both = policy(HOLDER, TEMPLATED)
+        answer = both.collectable(
+            "cloud.use", grant(scopes=("cloud.use",), claims={"repository": "a b"})
+        )
+        assert isinstance(answer, Deny)
+        assert answer.rule == "template"
