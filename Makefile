@@ -28,9 +28,9 @@ run: $(STAMP)-run ## Start the broker with a demo: control plane, gateway, demo 
 setup: $(STAMP)-dev $(NODE)/node_modules/.stamp ## Make .venv with all that development needs
 
 .PHONY: test
-test: setup ## Run the whole suite with coverage (ARGS='-k name' to choose)
+test: setup ## Run the whole suite with coverage (ARGS='-k name' to choose, ARGS='-n 0' for one process)
 	$(call say,'pytest')
-	@$(BIN)/pytest --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: check
 check: setup ## Run every static check: format, lint, types, imports, schema, wheel
