@@ -80,7 +80,8 @@ class Upstream:
 
     `base_path` is the raw path prefix without a trailing slash (b"" for none). Private,
     loopback and metadata addresses are refused unless `allow_private`; a credential is
-    never written into plain http unless `insecure_http`. Times are in seconds.
+    never written into plain http unless `insecure_http`. `scrub` says that a credential which
+    comes back in a response is replaced. Times are in seconds.
     """
 
     scheme: Literal["https", "http"]
@@ -89,6 +90,7 @@ class Upstream:
     base_path: bytes = b""
     allow_private: bool = False
     insecure_http: bool = False
+    scrub: bool = True
     ca_file: str | None = None
     connect_timeout: float = 10.0
     first_byte_timeout: float = 120.0

@@ -59,7 +59,12 @@ class Credentials:
                 constraints=constraints,
             )
         )
-        credential = Credential(injection, service.token_slots, asked_at + injection.fresh_for)
+        credential = Credential(
+            injection,
+            service.token_slots,
+            asked_at + injection.fresh_for,
+            scrub=admission.route.upstream.scrub,
+        )
         if injection.fresh_for > 0:
             if len(self._known) >= _MOST:
                 self._known.clear()

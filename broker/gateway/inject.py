@@ -7,11 +7,13 @@ last, so that nothing the agent sent (`Connection: Authorization`) can remove it
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE
+from broker.gateway.scrub import SHORTEST, scrubber
 from broker.gateway.slots import cookie_pairs
 from providers.base import ProviderError
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from broker.gateway.authorize import Admission
     from broker.gateway.grammar import Field
     from broker.gateway.request import RequestFields
+    from broker.gateway.scrub import Scrubber
     from providers.base import Injection, TokenSlot
 
 _OF_THE_CONNECTION: Final = frozenset(
@@ -36,6 +39,11 @@ _OVERRIDES: Final = frozenset(
 
 _ALWAYS: Final = _OF_THE_CONNECTION | _OVERRIDES | {b"authorization"}
 
+_TRANSFORMING: Final = frozenset(
+    {b"accept-charset", b"accept-encoding", b"a-im", b"if-range", b"range", b"x-ms-range"}
+)
+"""Fields by which an agent could have an echo cut to pieces or packed, past recognition."""
+
 _QUERY_PART: Final = re.compile(rb"[A-Za-z0-9._~%-]+")
 _COOKIE_VALUE: Final = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
 
@@ -51,14 +59,20 @@ class Removal(NamedTuple):
 class Credential:
     """A provider's injection as bytes for the wire, and what makes room for it.
 
-    `fresh_until` is in seconds of the monotonic clock. Raises `ProviderError` for an
-    injection that would not stay within the place it is written to.
+    `fresh_until` is in seconds of the monotonic clock; `scrubber` finds the credential in
+    responses, unless `scrub` is false. Raises `ProviderError` for an injection that would not
+    stay within the place it is written to, or that could not be told from other content.
     """
 
-    __slots__ = ("_values", "cookies", "fresh_until", "lines", "query", "removal")
+    __slots__ = ("_values", "cookies", "fresh_until", "lines", "query", "removal", "scrubber")
 
     def __init__(
-        self, injection: Injection, slots: tuple[TokenSlot, ...], fresh_until: float
+        self,
+        injection: Injection,
+        slots: tuple[TokenSlot, ...],
+        fresh_until: float,
+        *,
+        scrub: bool = True,
     ) -> None:
         for name, value in injection.headers:
             reserved = _twin(name.lower()) in _OF_THE_CONNECTION
@@ -76,14 +90,18 @@ class Credential:
         values |= {value.reveal() for value in injection.secrets}
         self._values = tuple(values | set(map(unquote_to_bytes, values)) - {b""})
         self.fresh_until = fresh_until
+        self.scrubber = _scrubber(injection) if scrub else None
         self.lines = b"".join(b"%b: %b\r\n" % (n, v.reveal()) for n, v in injection.headers)
+        if scrub:
+            self.lines += b"Accept-Encoding: identity\r\n"
         self.cookies = b"; ".join(b"%b=%b" % (n, v.reveal()) for n, v in injection.cookies)
         self.query = b"&".join(b"%b=%b" % (n, v.reveal()) for n, v in injection.query)
         self.removal = Removal(
             fields=frozenset(
                 [_twin(name.lower()) for name, _ in injection.headers]
                 + [_twin(slot.name) for slot in slots if slot.kind != "cookie"]
-            ),
+            )
+            | (_TRANSFORMING if scrub else frozenset()),
             cookies=frozenset(
                 [name for name, _ in injection.cookies]
                 + [slot.name for slot in slots if slot.kind == "cookie"]
@@ -98,6 +116,33 @@ class Credential:
         """Tell whether `text`, as it is or percent-decoded, holds a value of the credential."""
         plain = unquote_to_bytes(text)
         return any(value in text or value in plain for value in self._values)
+
+
+def _scrubber(injection: Injection) -> Scrubber | None:
+    """Return what finds the secrets of an injection; all that is written, if it names none."""
+    headers = [value.reveal() for _, value in injection.headers]
+    others = [value.reveal() for _, value in (*injection.cookies, *injection.query)]
+    basic = [value[6:] for value in headers if value[:6].lower() == b"basic "]
+    secrets = [value.reveal() for value in injection.secrets] or [
+        *(value.rpartition(b" ")[2] for value in headers),
+        *(unquote_to_bytes(value) for value in others),
+        *(part for value in basic for part in _user_and_password(value)),
+    ]
+    if any(len(secret) < SHORTEST for secret in secrets):
+        raise ProviderError(
+            f"a secret of the service has less than {SHORTEST} bytes, so that it could not be told "
+            "from ordinary content if the service echoed it: use a longer one, or say scrub: off"
+        )
+    return scrubber([*secrets, *(value for value in basic if len(value) >= SHORTEST)])
+
+
+def _user_and_password(basic: bytes) -> list[bytes]:
+    """Return the password, or the user name if there is no password (RFC 7617)."""
+    try:
+        user, _, password = base64.b64decode(basic, validate=True).partition(b":")
+    except ValueError:
+        return []
+    return [password or user]
 
 
 class _Forwarded(NamedTuple):

@@ -31,6 +31,7 @@ class GatewayMetrics(Collector):
         self._requests: dict[tuple[str | None, str, int | None], int] = {}
         self._times = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
+        self._echoes: dict[str | None, int] = {}
         self._gauges: dict[str, tuple[str, Callable[[], int]]] = {}
 
     def count(
@@ -42,6 +43,10 @@ class GatewayMetrics(Collector):
         if seconds is not None:
             self._times[bisect_left(_BOUNDS, seconds)] += 1
             self._seconds += seconds
+
+    def count_echo(self, service: str | None) -> None:
+        """Count one response in which a service's credential was found and replaced."""
+        self._echoes[service] = self._echoes.get(service, 0) + 1
 
     def watch(self, name: str, text: str, read: Callable[[], int]) -> None:
         """Report what `read` returns as a gauge."""
@@ -57,6 +62,14 @@ class GatewayMetrics(Collector):
         for (service, decision, status), number in list(self._requests.items()):
             requests.add_metric((service or "", decision, str(status or "")), number)
         yield requests
+        echoes = CounterMetricFamily(
+            "broker_gateway_echoes",
+            "Responses in which the service's credential was found and replaced, by service.",
+            labels=("service",),
+        )
+        for service, number in list(self._echoes.items()):
+            echoes.add_metric((service or "",), number)
+        yield echoes
         total, buckets = 0, []
         for bound, number in zip((*map(str, _BOUNDS), "+Inf"), self._times, strict=True):
             total += number

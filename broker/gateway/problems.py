@@ -49,6 +49,9 @@ KINDS: Final = {
     "upstream_forbidden": _Kind(502, "The service's address is one the broker must not call"),
     "upstream_unreachable": _Kind(502, "The service cannot be reached"),
     "upstream_malformed": _Kind(502, "The service's answer is not well-formed HTTP"),
+    "response_unsearchable": _Kind(
+        502, "The service's answer cannot be searched for its credential"
+    ),
     "upstream_closed": _Kind(502, "The service closed the connection without an answer"),
     "audit_unavailable": _Kind(503, "The audit trail cannot record, so nothing is sent"),
     "credential_unavailable": _Kind(503, "The service's credential cannot be had at present"),
@@ -112,6 +115,16 @@ def malformed(detail: str) -> Refusal:
 def too_large(limit: int) -> Refusal:
     """Return the refusal of a body of more than `limit` bytes."""
     return Refusal("body_too_large", f"at most {limit} bytes are let through", final=True)
+
+
+def unsearchable(reason: str) -> Refusal:
+    """Return the refusal of an answer that could hold the service's credential unseen."""
+    return Refusal(
+        "response_unsearchable",
+        f"the service's answer {reason}, so it cannot be searched for the service's credential; "
+        "the request may have had its effect",
+        remedy="whoever keeps the policy can say scrub: off for this service",
+    )
 
 
 def head_too_large(limit: int) -> Refusal:

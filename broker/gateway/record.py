@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _log: Final = logging.getLogger(__name__)
 
+ECHOED: Final = "credential echoed, scrubbed"
+"""What the outcome says of a response in which the service's credential was replaced."""
+
 Result = tuple[Literal["allow", "error"], int | None, str | None]
 """How a request ended: decision, status (None: the agent got no whole answer), detail."""
 
@@ -92,14 +95,19 @@ class Recorder:
         result: Result,
         seconds: float,
         sizes: tuple[int, int],
+        *,
+        echoed: bool = False,
     ) -> None:
         """Record how a request ended that was sent on, or was about to be.
 
         `seconds` is from the request's head to the end, `sizes` are the bytes of the request's
-        body and of the response's.
+        body and of the response's. `echoed` says that the credential was replaced in it.
         """
         decision, status, detail = result
         self._metrics.count(intent[11], decision, status, seconds)
+        if echoed:
+            self._metrics.count_echo(intent[11])
+            detail = f"{detail}; {ECHOED}" if detail else ECHOED
         latency_ms = int(seconds * 1e6) / 1e3
         record = tuple.__new__(
             AuditRecord,

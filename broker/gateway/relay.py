@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, Literal
 from broker.errors import AuditUnavailable
 from broker.gateway.framing import LAST_CHUNK, chunk
 from broker.gateway.inject import upstream_head
-from broker.gateway.problems import UNRECORDED, Refusal, report, too_large
+from broker.gateway.problems import UNRECORDED, Refusal, report, too_large, unsearchable
 from broker.gateway.request import IDEMPOTENT, SAFE
+from broker.gateway.scrub import Scrubbing
 from broker.gateway.translate import translate
 from broker.gateway.upload import Upload
 from providers.base import ProviderError
@@ -54,6 +55,7 @@ class Relay:
         "_keep",
         "_method",
         "_retried",
+        "_scrubbing",
         "_started",
         "_upload",
         "_upstream",
@@ -75,6 +77,7 @@ class Relay:
         self._upload: Upload | None = None
         self._retried = False
         self._head: ResponseHead | None = None
+        self._scrubbing: Scrubbing | None = None
         self._chunks = False  # whether the response leaves in chunks
         self._keep = False
         self._held: list[bytes] | None = None  # of the response, until the intent is durable
@@ -223,16 +226,22 @@ class Relay:
         # With a part of its body unread, the request is the last of its connection.
         keep = self._client.lasting() and (self._upload is None or self._upload.done)
         self._keep = keep
-        if keep and head.ready is not None:
-            self._pass_on(head.ready, content, done=done)
-            return
-        lines = head.start
-        if head.translated and self._credential is not None:
-            lines += translate(head.translated, self._admission.route, self._credential)
-        if head.length is None and head.has_body(self._method):
-            self._chunks = True
-            lines += b"Transfer-Encoding: chunked\r\n"
-        lines += b"\r\n" if keep else b"Connection: close\r\n\r\n"
+        credential = self._credential
+        if credential is None:
+            raise RuntimeError("answered before there is a credential")
+        scrubber = credential.scrubber
+        if scrubber is not None:
+            if head.unsearchable and head.has_body(self._method) and head.length != 0:
+                if done:
+                    self._upstream = None  # somebody else's by now
+                self.fail(unsearchable(head.unsearchable))
+                return
+            self._scrubbing = Scrubbing(scrubber)
+        lines = head.ready if keep and head.ready is not None else self._lines(head, credential)
+        if self._scrubbing is not None and head.clean_for is not scrubber:
+            lines = self._scrubbing.head(lines)
+            if lines is head.ready:
+                head.clean_for = scrubber
         self._pass_on(lines, content, done=done)
 
     def content(self, content: bytes, *, done: bool) -> None:
@@ -284,7 +293,18 @@ class Relay:
         self.deadline = None
         self._works.pool.take(self._admission.route, self)
 
+    def _lines(self, head: ResponseHead, credential: Credential) -> bytes:
+        lines = head.start
+        if head.translated:
+            lines += translate(head.translated, self._admission.route, credential)
+        if head.length is None and head.has_body(self._method):
+            self._chunks = True
+            lines += b"Transfer-Encoding: chunked\r\n"
+        return lines + (b"\r\n" if self._keep else b"Connection: close\r\n\r\n")
+
     def _pass_on(self, lines: bytes, content: bytes, *, done: bool) -> None:
+        if self._scrubbing is not None:
+            content = self._scrubbing.content(content, done=done)
         self._bytes_out += len(content)
         if self._chunks:
             content = (chunk(content) if content else b"") + (LAST_CHUNK if done else b"")
@@ -332,4 +352,8 @@ class Relay:
         if self._intent is not None:
             seconds = self._works.clock() - self._started
             sizes = (self._upload.size if self._upload is not None else 0, self._bytes_out)
-            self._works.recorder.settle(self._intent, (decision, status, detail), seconds, sizes)
+            result, echoed = (
+                (decision, status, detail),
+                bool(self._scrubbing and self._scrubbing.found),
+            )
+            self._works.recorder.settle(self._intent, result, seconds, sizes, echoed=echoed)

@@ -19,7 +19,9 @@ from broker.gateway.grammar import (
 
 if TYPE_CHECKING:
     from broker.gateway.framing import Body
+    from broker.gateway.grammar import Field
     from broker.gateway.limits import GatewayLimits
+    from broker.gateway.scrub import Scrubber
 
 _LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9][0-9])(?: ([\t\x20-\x7e\x80-\xff]*))?")
 
@@ -33,6 +35,7 @@ _MISLEADING: Final = frozenset({b"alt-svc", b"broker-error"})
 _OF_THE_UPSTREAM: Final = frozenset({b"content-location", b"location", b"set-cookie"})
 """Fields that speak of the upstream's address or sessions, and have to be translated."""
 
+_PARTIAL: Final = 206
 _SWITCHING: Final = 101
 _OK: Final = 200
 _NO_CONTENT: Final = 204
@@ -45,12 +48,14 @@ class ResponseHead:
     `start` is what the agent may see of it as it is: status line, fields, the length of a body
     that has one; `translated` are the fields to translate first. `ready` is the whole head for
     an agent whose connection goes on, where that is the same for every request. `interim` is
-    true for 1xx and `persistent` where the upstream keeps its connection open. `size` is the
-    head's in bytes.
+    true for 1xx and `persistent` where the upstream keeps its connection open. `unsearchable`
+    says why the body cannot be searched for a credential, if there is a reason; `clean_for` is
+    the scrubber that has found none in `ready`. `size` is the head's in bytes.
     """
 
     __slots__ = (
         "chunked",
+        "clean_for",
         "interim",
         "length",
         "persistent",
@@ -59,6 +64,7 @@ class ResponseHead:
         "start",
         "status",
         "translated",
+        "unsearchable",
     )
 
     def __init__(self, head: bytes, limit: int) -> None:
@@ -88,6 +94,8 @@ class ResponseHead:
         self.translated = tuple(
             field for field in fields if field.key in _OF_THE_UPSTREAM - options
         )
+        self.clean_for: Scrubber | None = None
+        self.unsearchable = _unsearchable(fields, self.status)
         plain = framing.length is not None and not self.translated
         self.ready = self.start + b"\r\n" if plain else None
 
@@ -100,6 +108,13 @@ class ResponseHead:
         if self.chunked:
             return ChunkedBody()
         return UntilCloseBody() if self.length is None else LengthBody(self.length)
+
+
+def _unsearchable(fields: tuple[Field, ...], status: int) -> str | None:
+    codings = {field.value.lower() for field in fields if field.key == b"content-encoding"}
+    if codings - {b"", b"identity"}:
+        return "is compressed, although it was asked for as it is"
+    return "is only a part, although all was asked for" if status == _PARTIAL else None
 
 
 class ResponseReader:

@@ -116,7 +116,7 @@ def test_the_broker_itself_is_out_of_reach_of_every_service(served: Served) -> N
     served.home.run(
         *("add", "self", "--base-url", served.home.control_url),
         *("--insecure-http", "--allow-private", "--secret-stdin"),
-        stdin="k\n",
+        stdin="key-of-this-broker\n",
     )
     served.process.send_signal(signal.SIGHUP)
     token = served.token("self.read")

@@ -75,7 +75,7 @@ async def test_a_credential_is_asked_for_once_while_it_is_fresh() -> None:
     credentials = Credentials(mint, clock)
     assert credentials.ready(admission()) is None
     first = await credentials.obtain(admission())
-    assert first.lines == b"X-Key: minted-1\r\n"
+    assert first.lines.startswith(b"X-Key: minted-1\r\n")
     clock.now += 9.9
     assert credentials.ready(admission()) is first
     clock.now += 0.2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import string
+from base64 import b64encode
 
 import h11
 import pytest
@@ -17,6 +18,7 @@ from broker.model import Allow, Grant
 from providers.base import Injection, ProviderError, Secret
 from tests.fakes.gateway import KEY, policy, policy_text
 
+B = b"secret-of-b"
 POLICY = policy(policy_text(), 8080)
 ROUTES = {
     name: Route(POLICY, service, service.upstream)
@@ -40,7 +42,7 @@ def sent(service: str, target: bytes, *lines: bytes, method: bytes = b"GET") -> 
     route = ROUTES[service]
     path = request.path[len(route.prefix) :]
     admission = Admission(request, route, GRANT, Allow("s", "r", "low"), path)
-    out = upstream_head(admission, Credential(INJECTIONS[service], route.slots, 0.0))
+    out = upstream_head(admission, Credential(INJECTIONS[service], route.slots, 0.0, scrub=False))
     assert out.endswith(b"\r\n\r\n")
     return out[:-4].split(b"\r\n")
 
@@ -283,3 +285,82 @@ def test_upstream_gets_one_request_with_our_credential_alone(
     assert [value for name, value in request.headers if name == b"authorization"] == (
         [b"Bearer " + KEY.encode()] if service == "api" else []
     )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"Accept-Encoding: gzip, br",
+        b"accept_encoding: gzip",
+        b"Accept-Charset: utf-16",
+        b"A-IM: gzip",
+        b"Range: bytes=0-9",
+        b"range: bytes=1-2",
+        b"If-Range: x",
+        b"x-ms-range: bytes=0-9",
+    ],
+)
+@pytest.mark.parametrize("service", ["api", "query", "cookie"])
+def test_where_echoes_are_scrubbed_responses_are_asked_for_as_they_are(
+    service: str, line: bytes
+) -> None:
+    request = b"GET /api/x HTTP/1.1\r\nHost: g\r\nAccept: */*\r\n%b\r\n\r\n" % line
+    read = RequestReader(GatewayLimits()).read(request)
+    assert isinstance(read, Request)
+    admission = Admission(read, ROUTES[service], GRANT, Allow("s", "r", "low"), b"/x")
+    out = upstream_head(admission, Credential(INJECTIONS[service], (), 0.0))
+    lines = out.split(b"\r\n")
+    assert b"Accept: */*" in lines
+    assert b"Accept-Encoding: identity" in lines
+    assert line not in lines
+    plain = upstream_head(admission, Credential(INJECTIONS[service], (), 0.0, scrub=False))
+    assert line in plain.split(b"\r\n")
+
+
+@pytest.mark.parametrize(
+    "injection",
+    [
+        Injection(headers=((b"X-A", secret(b"Token 1234567")),)),
+        Injection(query=((b"a", secret(b"%31234567")),)),
+        Injection(cookies=((b"a", secret(b"b")),)),
+        Injection(headers=((b"Authorization", secret(b"Basic " + b64encode(b"user:pass"))),)),
+        Injection(headers=((b"Authorization", secret(b"Basic " + b64encode(b"user:"))),)),
+        Injection(headers=((b"X-A", secret(b"id=1234567")),), secrets=(secret(b"1234567"),)),
+    ],
+)
+def test_a_secret_that_cannot_be_told_from_chance_is_not_injected(injection: Injection) -> None:
+    with pytest.raises(ProviderError, match=r"less than 8 bytes.*scrub: off") as error:
+        Credential(injection, (), 0.0)
+    assert "1234567" not in str(error.value)
+    assert Credential(injection, (), 0.0, scrub=False).scrubber is None
+
+
+@pytest.mark.parametrize(
+    ("injection", "hidden", "shown"),
+    [
+        (INJECTIONS["api"], KEY.encode(), b"Bearer"),
+        (INJECTIONS["query"], KEY.encode(), b"api_key"),
+        (
+            Injection(headers=((b"Authorization", secret(b"basic " + b64encode(b"a:" + B))),)),
+            B,
+            b"a:",
+        ),
+        (
+            Injection(headers=((b"Authorization", secret(b"Basic " + b64encode(b"a:" + B))),)),
+            b64encode(b"a:" + B),
+            b"basic",
+        ),
+        (
+            Injection(headers=((b"Authorization", secret(b"Basic " + b64encode(B + b":"))),)),
+            B,
+            b":",
+        ),
+        (Injection(headers=((b"X", secret(b"a=1 b=" + B)),), secrets=(secret(B),)), B, b"a=1 b="),
+        (Injection(query=((b"a", secret(b"p%61ssword")),)), b"password", b"p%61"),
+    ],
+)
+def test_what_is_injected_is_known_again(injection: Injection, hidden: bytes, shown: bytes) -> None:
+    scrubber = Credential(injection, (), 0.0).scrubber
+    assert scrubber is not None
+    assert scrubber.scrub(b"<" + hidden + b">") == b"<" + b"*" * len(hidden) + b">"
+    assert scrubber.scrub(b"<" + shown + b">") == b"<" + shown + b">"

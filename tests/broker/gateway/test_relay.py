@@ -192,7 +192,6 @@ async def test_an_outcome_that_cannot_be_recorded_does_not_stop_the_answer(
             200,
             b"a",
         ),
-        (b"HTTP/1.1 206 X\r\nContent-Range: bytes 0-0/9\r\nContent-Length: 1\r\n\r\na", 206, b"a"),
     ],
 )
 async def test_responses_of_all_shapes(
@@ -313,7 +312,8 @@ async def test_a_malformed_body_closes_both(gateway: GatewayBench) -> None:
     async with gateway.connect() as wire:
         await wire.send(gateway.head(b"POST", b"/api/x", b"Transfer-Encoding: chunked"))
         await wire.send(b"3\r\nabc\r\n")
-        await asyncio.sleep(0.02)
+        while not gateway.upstream.connections:  # noqa: ASYNC110 - a test's patience
+            await asyncio.sleep(0.002)
         await wire.send(b"3\nabc\r\n")
         assert (await wire.response()).error == "malformed_request"
         assert await wire.closed()
@@ -464,7 +464,7 @@ async def test_an_upstream_that_does_not_answer(gateway: GatewayBench) -> None:
 
 async def test_an_upstream_that_stops_in_mid_response(gateway: GatewayBench) -> None:
     async def stop(received: Received, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nab.")
         await gateway.upstream.silence(received, writer)
 
     gateway.load(impatient(idle="200ms"))
@@ -472,7 +472,7 @@ async def test_an_upstream_that_stops_in_mid_response(gateway: GatewayBench) -> 
     async with gateway.connect() as wire:
         await wire.send(gateway.head(b"GET", b"/api/x"))
         assert (await wire.head()).status == 200
-        assert await wire.rest() == b"abc"
+        assert await wire.rest() == b"ab."
     assert "upstream_timeout" in (await gateway.records())[-1]["detail"]
 
 
@@ -512,8 +512,8 @@ async def test_a_new_key_is_used_once_the_old_one_is_no_longer_fresh(
 ) -> None:
     token = gateway.token()
     await gateway.call(b"GET", b"/api/x", token=token)
-    gateway.secrets.values["env:KEY"] = b"rotated"
+    gateway.secrets.values["env:KEY"] = b"rotated-key"
     await gateway.call(b"GET", b"/api/x", token=token)
     assert gateway.upstream.last.all(b"authorization") == [b"Bearer " + KEY.encode()]
     await gateway.call(b"GET", b"/api/x", token=gateway.token())
-    assert gateway.upstream.last.all(b"authorization") == [b"Bearer rotated"]
+    assert gateway.upstream.last.all(b"authorization") == [b"Bearer rotated-key"]

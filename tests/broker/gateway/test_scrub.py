@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import gc
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.gateway.scrub import SHORTEST, Scrubber, Scrubbing, scrubber
-from broker.gateway.spellings import spellings
+from broker.gateway.spellings import Spelling, texts
 
 KEY = b"sk_live_7f3a9c/+canary"
 FILLER = b"*"
@@ -24,7 +25,7 @@ secrets = st.one_of(
 @st.composite
 def written(draw: st.DrawFn, secret: bytes) -> bytes:
     """A way to write a secret, or the beginning of one."""
-    spelling = draw(st.sampled_from(spellings(secret)))
+    spelling = Spelling(draw(st.sampled_from(sorted(texts(secret)))))
     escaped = draw(st.sampled_from([False, False, True]))
     pieces = [draw(st.sampled_from(ways)) if escaped else ways[0] for ways in spelling._characters]
     return b"".join(pieces[: draw(st.sampled_from([None, None, None, -1, 3]))])
@@ -42,7 +43,7 @@ def bodies(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
 def places(known: list[bytes], body: bytes) -> list[tuple[int, int]]:
     """Where to replace, found the slow way: from the left, the longest first."""
     found, start = [], 0
-    ways = [one for secret in known for one in spellings(secret)]
+    ways = [one for secret in known for one in map(Spelling, texts(secret))]
     while start < len(body):
         end = max(one.walk(body, start).end for one in ways)
         if end > start:
@@ -167,10 +168,10 @@ def test_a_scrubber_is_made_once_while_it_is_in_use_and_forgotten_afterwards() -
     one = scrubber([KEY])
     assert scrubber([KEY, KEY]) is one
     assert scrubber([KEY + b"x"]) is not one
-    number = id(one)
+    known = weakref.ref(one)
     del one
     gc.collect()
-    assert all(id(other) != number for other in gc.get_objects() if isinstance(other, Scrubber))
+    assert known() is None
 
 
 def test_nothing_shows_the_secret() -> None:

@@ -1,0 +1,219 @@
+"""Find a credential that a service echoes, and put something else in its place.
+
+What is put there is as long as what it replaces, so that lengths stay true. A response is
+searched as it streams: of its bytes only those wait that may be the beginning of an occurrence.
+
+The search is in two steps, for it is made on every response: bytes of which some are in every
+occurrence are looked for first, all at once; only around those is anything looked at closely.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from hashlib import sha256
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+from ahocorasick_rs import BytesAhoCorasick, MatchKind
+
+from broker.gateway.spellings import ESCAPE, ESCAPE_MARKS, LONGEST_ESCAPE, Spelling, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    Hits = list[tuple[int, int]]
+
+SHORTEST: Final = 8
+"""Bytes a secret must have: one that is shorter stands by chance in what it is no part of."""
+
+_FILLERS: Final = b"*~!.,|^$@(){}[]<>?:"
+_FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
+_STATUS: Final = len(b"HTTP/1.1 200")
+
+
+class Scrubber:
+    """Find some secrets in bytes, however they are spelt (see `spellings`), and replace them.
+
+    Raises ValueError for a secret that is shorter than `SHORTEST`.
+    """
+
+    def __init__(self, secrets: Iterable[bytes]) -> None:
+        known = sorted(set(secrets))
+        if any(len(secret) < SHORTEST for secret in known):
+            raise ValueError(f"a secret of less than {SHORTEST} bytes cannot be told from chance")
+        self._texts = sorted({text for secret in known for text in texts(secret)})
+        # The standard kind of match would find the same places, without vector instructions.
+        self._anchors = BytesAhoCorasick(
+            [text[:-1] for text in self._texts], matchkind=MatchKind.LeftmostFirst
+        )
+        self._filler = next((one for one in _FILLERS if one not in b"".join(known)), _FILLERS[0])
+
+    def __repr__(self) -> str:
+        return "Scrubber(hidden)"
+
+    def scrub(self, data: bytes) -> bytes:
+        """Return `data` without the secrets; the same object if there are none in it."""
+        hits = self._hits(data)
+        return self._replace(data, hits, len(data))[0] if hits else data
+
+    def sift(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return what may be let through of `data`, scrubbed, and the rest.
+
+        The rest may be the beginning of a secret: it is to be sifted again with what follows.
+        """
+        return self._replace(data, self._hits(data), self._first_open(data, 0))
+
+    def scrub_head(self, head: bytes) -> bytes:
+        """Return a response head without the secrets; lines stay lines, and frame the same."""
+        if not self._hits(head):
+            return head
+        first, *lines = head.split(b"\r\n")
+        first = first[:_STATUS] + self.scrub(first[_STATUS:])
+        return b"\r\n".join([first, *map(self._scrub_line, lines)])
+
+    def _scrub_line(self, line: bytes) -> bytes:
+        name, colon, value = line.partition(b": ")
+        if name.lower() in _FRAMING:
+            return line
+        return self.scrub(name) + colon + self.scrub(value)
+
+    def _replace(self, data: bytes, hits: Hits, cut: int) -> tuple[bytes, bytes]:
+        done, pieces = 0, []
+        for start in self._starts(data, hits):
+            if start >= cut:
+                break
+            if start < done:
+                continue
+            end = max(one.walk(data, start).end for one in self._beginning[data[start]])
+            if end > start:
+                pieces += [data[done:start], bytes([self._filler]) * (end - start)]
+                done = end
+                if end > cut:
+                    cut = self._first_open(data, end)
+        if pieces:
+            return b"".join([*pieces, data[done:cut]]), data[cut:]
+        return (data, b"") if cut == len(data) else (data[:cut], data[cut:])
+
+    def _hits(self, data: bytes) -> Hits:
+        """Return places, in order, such that each occurrence of a secret holds one or touches it.
+
+        It does not hold one only where another place covers a part of it.
+        """
+        found = self._anchors.find_matches_as_indexes(data)
+        hits = [(start, end) for _, start, end in found] if found else []
+        # `in` on one byte costs next to nothing, an expression does not.
+        if b"%" in data or b"\\" in data or b"&" in data:
+            escapes = self._escapes
+            if not escapes.keys().isdisjoint(ESCAPE.findall(data)):
+                for match in ESCAPE.finditer(data):
+                    end = match.end(1)
+                    if end < len(data) and data[end] in escapes.get(match[1], ()):
+                        hits.append((match.start(), end))
+                hits.sort()
+        return hits
+
+    def _starts(self, data: bytes, hits: Hits) -> Iterator[int]:
+        """Yield where an occurrence of a secret may begin, in order."""
+        beginning, done = self._beginning, 0
+        for first, end in hits:
+            for start in range(max(done, first - self.longest), end):
+                if data[start] in beginning:
+                    yield start
+            done = max(done, end)
+
+    def _first_open(self, data: bytes, lowest: int) -> int:
+        """Return where the first secret begins, from `lowest` on, that the end of data cuts short.
+
+        If there is none: the end of `data`.
+        """
+        size = len(data)
+        if lowest >= size or data[-1] not in self._alphabet:
+            return size
+        lowest = max(lowest, size - self.longest + 1)
+        escaped = any(mark in data[-LONGEST_ESCAPE - 1 :] for mark in ESCAPE_MARKS)
+        if not escaped and data[-2:] not in self._pairs:
+            lowest = max(lowest, size - 1)
+        beginning = self._beginning
+        for start in range(lowest, size):
+            if any(one.walk(data, start).is_open for one in beginning.get(data[start], ())):
+                return start
+        return size
+
+    @cached_property
+    def longest(self) -> int:
+        """How many bytes an occurrence may have."""
+        return max(one.longest for one in self._spellings)
+
+    @cached_property
+    def _spellings(self) -> tuple[Spelling, ...]:
+        return tuple(map(Spelling, self._texts))
+
+    @cached_property
+    def _beginning(self) -> dict[int, list[Spelling]]:
+        """The spellings by the bytes that they may begin with."""
+        beginning: dict[int, list[Spelling]] = {}
+        for one in self._spellings:
+            for byte in one.first:
+                beginning.setdefault(byte, []).append(one)
+        return beginning
+
+    @cached_property
+    def _escapes(self) -> dict[bytes, set[int]]:
+        """Each escape that may stand in an occurrence, and the bytes that may follow it there."""
+        escapes: dict[bytes, set[int]] = {}
+        for one in self._spellings:
+            for escape, following in one.escapes():
+                escapes.setdefault(escape, set()).update(following)
+        return escapes
+
+    @cached_property
+    def _pairs(self) -> frozenset[bytes]:
+        """Each two bytes that may follow one another in an occurrence without escapes."""
+        return frozenset(bytes(pair) for text in self._texts for pair in pairwise(text))
+
+    @cached_property
+    def _alphabet(self) -> frozenset[int]:
+        """Each byte that may stand in an occurrence."""
+        return frozenset().union(*(one.alphabet for one in self._spellings))
+
+
+_scrubbers: Final[WeakValueDictionary[bytes, Scrubber]] = WeakValueDictionary()
+
+
+def scrubber(secrets: Iterable[bytes]) -> Scrubber:
+    """Return a `Scrubber` of these secrets: one that there is already, as long as it is in use."""
+    known = sorted(set(secrets))
+    key = sha256(b"".join(b"%d:%b" % (len(one), one) for one in known)).digest()
+    found = _scrubbers.get(key)
+    if found is None:
+        found = _scrubbers[key] = Scrubber(known)
+    return found
+
+
+class Scrubbing:
+    """Scrub one response as it streams; `found` says whether there was anything to scrub."""
+
+    __slots__ = ("_held", "_scrubber", "found")
+
+    def __init__(self, by: Scrubber) -> None:
+        self._scrubber = by
+        self._held = b""
+        self.found = False
+
+    def head(self, lines: bytes) -> bytes:
+        """Return the response's head, scrubbed."""
+        scrubbed = self._scrubber.scrub_head(lines)
+        self.found |= scrubbed is not lines and scrubbed != lines
+        return scrubbed
+
+    def content(self, content: bytes, *, done: bool) -> bytes:
+        """Return what may be let through now of the body, which ends here if `done`."""
+        if self._held:
+            content = self._held + content
+        if done:
+            scrubbed, self._held = self._scrubber.scrub(content), b""
+        else:
+            scrubbed, self._held = self._scrubber.sift(content)
+        self.found |= scrubbed is not content and not content.startswith(scrubbed)
+        return scrubbed

@@ -1,0 +1,117 @@
+"""The ways in which a service may write a secret that it echoes.
+
+As it is, in base64 (RFC 4648, both alphabets) wherever it stands in what was encoded, or in
+hexadecimal; and any character of that may be escaped for a URL, for JSON or for HTML.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from functools import cache
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ESCAPE_MARKS: Final = b"%\\&"
+ESCAPE: Final = re.compile(
+    rb"[%\\&](?=((?<=%)[0-9A-Fa-f]{2}"
+    rb"|(?<=\\)(?:u00[0-9A-Fa-f]{2}|[\"\\/])"
+    rb"|(?<=&)(?:#[0-9]{1,3};|#[Xx][0-9A-Fa-f]{2};|amp;|apos;|gt;|lt;|quot;)))"
+)
+"""The mark that begins an escaped character; the group is the rest of the escape."""
+
+LONGEST_ESCAPE: Final = len("&quot;")
+
+_NAMED: Final = {b"&": b"&amp;", b"'": b"&apos;", b">": b"&gt;", b"<": b"&lt;", b'"': b"&quot;"}
+_ASCII_END: Final = 0x80
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+
+
+class Walk(NamedTuple):
+    """Where a spelling ends in some bytes, and whether more bytes could make (more) of it.
+
+    `end` is -1 where it does not stand there in full.
+    """
+
+    end: int
+    is_open: bool
+
+
+class Spelling:
+    """One way to write a secret: a text, of which any character may be escaped.
+
+    `first` are the bytes that an occurrence may begin with, `alphabet` those
+    that it may hold; `longest` is how many it may have.
+    """
+
+    __slots__ = ("_characters", "alphabet", "first", "longest", "text")
+
+    def __init__(self, text: bytes) -> None:
+        self._characters = tuple(map(_ways, text))
+        self.text = text
+        self.first = frozenset(way[0] for way in self._characters[0])
+        self.alphabet = frozenset(b"".join(b"".join(ways) for ways in self._characters))
+        self.longest = sum(len(ways[-1]) for ways in self._characters)
+
+    def __repr__(self) -> str:
+        return "Spelling(hidden)"
+
+    def walk(self, data: bytes, start: int) -> Walk:
+        """Tell whether the spelling stands at `start`, or begins there and is cut short."""
+        size, is_open = len(data), False
+        places = {start}
+        for ways in self._characters:
+            reached = set()
+            for place in places:
+                for way in ways:
+                    if data.startswith(way, place):
+                        reached.add(place + len(way))
+                    elif place + len(way) > size and way.startswith(data[place:]):
+                        is_open = True
+            if not reached:
+                return Walk(-1, is_open)
+            places = reached
+        return Walk(max(places), is_open)
+
+    def escapes(self) -> Iterator[tuple[bytes, frozenset[int]]]:
+        """Yield each escape but the last character's, without its mark, and what may follow it.
+
+        An occurrence without any of them begins with the text, but for the text's last byte.
+        """
+        for ways, following in pairwise(self._characters):
+            first = frozenset(way[0] for way in following)
+            for way in ways[1:]:
+                yield way[1:], first
+
+
+def texts(secret: bytes) -> set[bytes]:
+    """Return what may be written, and escaped then, for a secret of at least four bytes."""
+    found = {secret, secret.hex().encode(), secret.hex().upper().encode()}
+    found.add(secret.replace(b" ", b"+"))  # as forms and query strings have it
+    for offset in range(3):
+        # Where it meets what stands around the secret, up to six bits of either end are left out.
+        whole = base64.b64encode(bytes(offset) + secret + bytes(2))
+        inner = whole[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6]
+        found |= {inner, inner.translate(_URL_SAFE)}
+    return found
+
+
+@cache
+def _ways(byte: int) -> tuple[bytes, ...]:
+    """Return what may stand for one byte of a text: itself, then its escapes, the longest last.
+
+    Beyond ASCII there is none but %XX.
+    """
+    raw = bytes([byte])
+    ways = {b"%%%02x" % byte, b"%%%02X" % byte}
+    if byte < _ASCII_END:
+        ways |= {b"\\u%04x" % byte, b"\\u%04X" % byte, b"&#%d;" % byte}
+        ways |= {b"&#x%02x;" % byte, b"&#x%02X;" % byte, b"&#X%02x;" % byte, b"&#X%02X;" % byte}
+    if raw in _NAMED:
+        ways.add(_NAMED[raw])
+    if raw in b'"\\/':
+        ways.add(b"\\" + raw)
+    return (raw, *sorted(ways, key=lambda way: (len(way), way)))
