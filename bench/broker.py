@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from bench.processes import free_port, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 COMMAND: Final = os.path.join(get_path("scripts"), "broker")  # noqa: PTH118 - argv takes text
@@ -54,11 +54,13 @@ _PATHS: Final = [
 
 @dataclass(frozen=True)
 class Broker:
-    """A running broker: its process, its gateway's port, and a task token."""
+    """A running broker: its process, its gateway's port, a task token, and how to command it."""
 
     pid: int
     port: int
     token: str
+    home: Path
+    environment: Mapping[str, str]
 
 
 @contextmanager
@@ -85,4 +87,4 @@ def running_broker(folder: Path, core: int, upstream: int, key: str) -> Iterator
     (home / "policies" / "bench.yaml").write_text(_POLICY.format(upstream=upstream, allow=allow))
     with running([COMMAND, "serve"], gateway, core, environment) as pid:
         token = command("token", "--scope", "api.work", "--ttl", "1h")
-        yield Broker(pid, gateway, token)
+        yield Broker(pid, gateway, token, home, environment)

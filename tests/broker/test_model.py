@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from broker.model import LONGEST_LIFETIME
-from broker.policy.document import LONGEST_LIFETIME as MOST_OF_A_POLICY
 from tests.contracts.revocations import CHILD, GRANDCHILD, GREAT, ROOT
 
 
@@ -16,7 +14,3 @@ def test_parties_are_the_agent_and_all_who_act_or_have_acted() -> None:
     assert ROOT.parties == ("bot",)
     assert GRANDCHILD.parties == ("bot", "helper")
     assert GREAT.parties == ("bot", "third", "helper")
-
-
-def test_no_policy_gives_more_than_the_longest_lifetime() -> None:
-    assert MOST_OF_A_POLICY == LONGEST_LIFETIME
