@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import orjson
 
@@ -62,6 +62,9 @@ KINDS: Final = {
 }
 """Every way to be refused, by the word in `Broker-Error`."""
 
+_SERVER_ERROR: Final = 500
+_NOT_SPOKEN: Final = frozenset({"method_refused", "version_refused"})
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -86,6 +89,11 @@ class Refusal:
     def status(self) -> int:
         """The HTTP status to answer with."""
         return KINDS[self.code].status
+
+    @property
+    def decision(self) -> Literal["deny", "error"]:
+        """What the audit trail calls it: a denial is the caller's doing, an error is not."""
+        return "deny" if self.status < _SERVER_ERROR or self.code in _NOT_SPOKEN else "error"
 
 
 UNRECORDED: Final = Refusal("audit_unavailable", "the request could not be put on record")

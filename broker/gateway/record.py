@@ -128,7 +128,7 @@ class Recorder:
     def reject(self, rejection: Rejection, request: Request | None, source: str | None) -> bool:
         """Record a refusal; return False if the trail cannot take it."""
         refusal, service, path, grant, policy_version = rejection
-        refused: Literal["deny", "error"] = "deny" if refusal.status < 500 else "error"  # noqa: PLR2004 - server errors
+        refused = refusal.decision
         self._metrics.count(service, refused, refusal.status)
         target = path if path is not None or request is None else request.path
         record = AuditRecord(
