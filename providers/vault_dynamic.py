@@ -21,10 +21,8 @@ An engine that gives no lease (a certificate of a PKI role without `generate_lea
 SSH key) cannot be made to take it back: then the scope must say `unleased: true` and
 `ttl_parameter`, the name under which the engine takes a lifetime.
 
-The broker's login needs, in its Vault policy: `update` on `auth/token/create-orphan` (or on
-`auth/token/create/<token_role>`), `auth/token/revoke-accessor`, `sys/leases/revoke` and
-`sys/leases/renew`; and whatever the engine's paths ask for, unless `token_policies` of a token
-role have it.
+The broker's login needs what `policies/vault/dynamic.hcl` gives, and whatever the engine's
+paths ask for, unless a token role's policies have that.
 """
 
 from __future__ import annotations

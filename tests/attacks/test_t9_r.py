@@ -14,6 +14,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -28,7 +29,6 @@ from tests.integration.running_broker import COMMAND, BrokerHome
 if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterator
-    from pathlib import Path
 
     from broker.model import Lease
     from tests.components.openbao import OpenBao
@@ -158,17 +158,9 @@ def site(sealable_openbao: OpenBao, postgres: Postgres, tmp_path: Path) -> Itera
         readonly={"default_ttl": "30m", "max_ttl": "1h"},
         brief={"default_ttl": "1m", "max_ttl": "1h"},
     )
-    update = '{ capabilities = ["update"] }'
+    rights = (Path(__file__).parents[2] / "policies/vault/dynamic.hcl").read_text()
     policy = sealable_openbao.policy(
-        f'path "{mount}/creds/*" {{ capabilities = ["read"] }}\n'
-        + "".join(
-            f'path "{path}" {update}\n'
-            for path in (
-                "auth/token/create-orphan",
-                "auth/token/revoke-accessor",
-                "sys/leases/revoke",
-            )
-        )
+        f'path "{mount}/creds/*" {{ capabilities = ["read"] }}\n' + rights
     )
     login = sealable_openbao.admin.auth.token.create(policies=[policy], ttl="30m")
     proof = tmp_path / "vault-token"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,6 @@ from tests.components.process import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
-    from pathlib import Path
 
     from providers.base import Minted
     from tests.components.openbao import OpenBao
@@ -25,15 +25,7 @@ if TYPE_CHECKING:
     Provider = Callable[..., VaultDynamic]
 
 UPDATE = '{ capabilities = ["update"] }'
-BROKER = "".join(
-    f'path "{path}" {UPDATE}\n'
-    for path in (
-        "auth/token/create-orphan",
-        "auth/token/revoke-accessor",
-        "sys/leases/revoke",
-        "sys/leases/renew",
-    )
-)
+BROKER = (Path(__file__).parents[2] / "policies/vault/dynamic.hcl").read_text()
 
 
 def request(lifetime: int = 300, **scope: Any) -> CredentialRequest:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.leases.base import CLAIM, LeaseStats
-from broker.leases.order import decide
 from broker.leases.reaper import LONGEST_PAUSE, Reaper
 from broker.revoked import revocation
 from broker.storage.sqlite import SqliteStorage
+from tests.contracts.leases import LEASE
 from tests.fakes.lease_bench import GRANT, NOW
 from tests.fakes.vendor_mint import GONE, REFUSED
 
@@ -163,15 +163,14 @@ async def test_a_worker_that_stopped_before_delivery_is_cleaned_up_after(
     assert (await lease_bench.only()).state == "revoked"
 
 
-@pytest.mark.parametrize(("scope", "state"), [("revoking", "intent"), ("reserving", "revoked")])
+@pytest.mark.parametrize(("provider", "state"), [("revoking", "intent"), ("reserving", "revoked")])
 async def test_r1_a_worker_that_died_with_an_intent_alone(
-    lease_bench: LeaseBench, scope: str, state: str
+    lease_bench: LeaseBench, provider: str, state: str
 ) -> None:
-    order = decide(lease_bench.policy, GRANT, f"{scope}.use", None, NOW)
-    await lease_bench.storage.leases.open(order.lease(), "dead", NOW + CLAIM, 5)
+    intent = replace(LEASE, provider=provider, config='{"account":"acme"}')
+    await lease_bench.storage.leases.open(intent, "dead", NOW + CLAIM, 5)
     await lease_bench.reap(CLAIM)
-    lease = await lease_bench.only()
-    assert lease.state == state
+    assert (await lease_bench.only()).state == state
     await lease_bench.reap(900)
     assert (await lease_bench.only()).state in {"revoked", "expired"}
 
@@ -189,13 +188,13 @@ async def test_a_service_that_left_the_policy_is_revoked_as_it_was(
 async def test_a_provider_that_is_gone_is_said_and_waited_for(lease_bench: LeaseBench) -> None:
     await lease_bench.deliver()
     plugin = lease_bench.plugins["reserving"]
-    lease_bench.plugins.pop("reserving")  # type: ignore[attr-defined]
+    lease_bench.plugins.pop("reserving")
     lease_bench.desk.providers._built.clear()  # type: ignore[attr-defined]
     await lease_bench.leases.end_grant("grant-1")
     await lease_bench.reap()
     lease = await lease_bench.only()
     assert "provider 'reserving' is not installed" in (lease.problem or "")
-    lease_bench.plugins["reserving"] = plugin  # type: ignore[index]
+    lease_bench.plugins["reserving"] = plugin
     await lease_bench.reap(1)
     assert (await lease_bench.only()).state == "revoked"
 
