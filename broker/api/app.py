@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
+from broker.api.container import CONTAINER_PATH, ContainerEndpoint
 from broker.api.credentials import CredentialEndpoint
 from broker.api.guard import Guard
 from broker.api.health import HealthEndpoints
@@ -76,6 +77,8 @@ def create_app(control: ControlPlane) -> FastAPI:
         metrics = CredentialMetrics(control.registry, control.leases.stats)
         credentials = CredentialEndpoint(control.leases, metrics)
         app.router.routes.append(Route("/credentials", credentials, include_in_schema=False))
+        container = ContainerEndpoint(control.leases, metrics)
+        app.router.routes.append(Route(CONTAINER_PATH, container, include_in_schema=False))
     health = HealthEndpoints(control.probes)
     pages = {
         **documents(control.issuer, control.jwks),

@@ -8,6 +8,7 @@ written; of a caller that has hung up by then it is revoked.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -24,7 +25,7 @@ from broker.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from starlette.responses import Response
     from starlette.types import Receive, Scope, Send
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from broker.api.metrics import CredentialMetrics
     from broker.api.request import Parameters
     from broker.leases.minting import Issued, Leases
+
+    Ask = Callable[[], Awaitable[Issued]]
 
 _STATUS: Final = {
     "invalid_request": 400,
@@ -64,14 +67,14 @@ class CredentialEndpoint:
     """Hand out credentials (ASGI)."""
 
     def __init__(self, leases: Leases, metrics: CredentialMetrics) -> None:
-        self._leases: Final = leases
+        self.leases: Final = leases
         self._metrics: Final = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         source = scope["client"][0] if scope.get("client") else None
         try:
-            token, name, service = await self._read(scope, receive, source)
+            ask = await self._read(scope, receive, source)
         except CallerGone:
             return  # nothing was asked, and nobody listens
         except (CredentialRefused, AuditUnavailable) as error:
@@ -79,7 +82,7 @@ class CredentialEndpoint:
             return
         gone = asyncio.create_task(_hung_up(receive))
         try:
-            issued = await self._leases.mint(token, name, service, source)
+            issued = await ask()
         except (CredentialRefused, CredentialUnavailable, StorageError, AuditUnavailable) as error:
             await self._refuse(error, scope, receive, send)
         else:
@@ -87,33 +90,50 @@ class CredentialEndpoint:
         finally:
             gone.cancel()
 
-    async def _read(
-        self, scope: Scope, receive: Receive, source: str | None
-    ) -> tuple[bytes, str, str | None]:
-        """Return the task token, the scope and the service; what is refused is on record."""
+    async def asked(self, scope: Scope, receive: Receive, source: str | None) -> Ask:
+        """Return what a request asks the leases for; raises `Unreadable`, `CredentialRefused`."""
+        headers = read_head(scope)
+        token = _token(headers)
+        name, service = _names(await read_parameters(headers, receive))
+        return partial(self.leases.mint, token, name, service, source)
+
+    def document(self, issued: Issued) -> Mapping[str, Any]:
+        """Return a credential as the caller reads it."""
+        lease = issued.lease
+        document: dict[str, Any] = {
+            "lease": lease.id,
+            "service": lease.service,
+            "scope": lease.scope,
+            "expires_at": usable_until(issued),
+            "credential": parts(issued),
+        }
+        if issued.renewable:
+            document["renewed_until"] = int(lease.grant_ends_at)
+        return document
+
+    async def _read(self, scope: Scope, receive: Receive, source: str | None) -> Ask:
+        """Return what is asked for; what is refused is on record."""
         try:
             try:
-                headers = read_head(scope)
-                token = _token(headers)
-                name, service = _names(await read_parameters(headers, receive))
+                return await self.asked(scope, receive, source)
             except Unreadable as error:
                 raise _Unreadable(error) from None
         except CredentialRefused as refusal:
-            await self._leases.refuse(refusal, source)
+            await self.leases.refuse(refusal, source)
             raise
-        return token, name, service
 
     async def _deliver(self, issued: Issued, gone: asyncio.Task[None], send: Send) -> None:
         """Write the credential; revoke it unless all of it has been written."""
         try:
-            await _write(issued, gone, send)
+            body = orjson.dumps(self.document(issued))
+            await _write(body, issued.operation, gone, send)
         except BaseException as error:
-            await self._leases.abandon(issued, "the caller hung up before it was delivered")
+            await self.leases.abandon(issued, "the caller hung up before it was delivered")
             self._metrics.count("abandoned")
             if isinstance(error, OSError):
                 return  # nobody listens
             raise
-        await self._leases.delivered(issued)
+        await self.leases.delivered(issued)
         await send({"type": "http.response.body", "body": b""})
         self._metrics.count("issued")
 
@@ -129,15 +149,14 @@ async def _hung_up(receive: Receive) -> None:
         pass
 
 
-async def _write(issued: Issued, gone: asyncio.Task[None], send: Send) -> None:
+async def _write(body: bytes, operation: str, gone: asyncio.Task[None], send: Send) -> None:
     """Write an answer but for its end; raise `OSError` if nobody is there to read it.
 
     Of an answer that has been completed the server does not tell whether it went anywhere.
     """
-    body = _document(issued)
     headers = [
         *_HEADERS,
-        (b"broker-operation", issued.operation.encode()),
+        (b"broker-operation", operation.encode()),
         (b"content-length", b"%d" % len(body)),
     ]
     if gone.done():
@@ -149,15 +168,20 @@ async def _write(issued: Issued, gone: asyncio.Task[None], send: Send) -> None:
 def _token(headers: Mapping[bytes, bytes]) -> bytes:
     authorization = headers.get(b"authorization")
     if authorization is None:
-        raise CredentialRefused(
-            "token_missing", "send the task token as Authorization: Bearer <task token>"
-        )
+        raise token_missing()
     match = BEARER.fullmatch(authorization)
     if match is None:
         raise CredentialRefused(
             "invalid_token", "the Authorization header is not of the form Bearer <task token>"
         )
     return match[1]
+
+
+def token_missing() -> CredentialRefused:
+    """Return the refusal of a request without a task token."""
+    return CredentialRefused(
+        "token_missing", "send the task token as Authorization: Bearer <task token>"
+    )
 
 
 def _names(parameters: Parameters) -> tuple[str, str | None]:
@@ -180,18 +204,14 @@ def _malformed(message: str) -> CredentialRefused:
     return CredentialRefused("invalid_request", message)
 
 
-def _document(issued: Issued) -> bytes:
-    lease = issued.lease
-    document: dict[str, Any] = {
-        "lease": lease.id,
-        "service": lease.service,
-        "scope": lease.scope,
-        "expires_at": int(issued.expires_at),
-        "credential": {name: one.reveal().decode() for name, one in issued.fields.items()},
-    }
-    if issued.renewable:
-        document["renewed_until"] = int(lease.grant_ends_at)
-    return orjson.dumps(document)
+def parts(issued: Issued) -> dict[str, str]:
+    """Return a credential's parts in the clear, for the one who may have it."""
+    return {name: one.reveal().decode() for name, one in issued.fields.items()}
+
+
+def usable_until(issued: Issued) -> int:
+    """Return when a credential ends, or its grant does, in seconds since the epoch."""
+    return int(min(issued.expires_at, issued.lease.grant_ends_at))
 
 
 def _problem(error: Exception) -> Response:

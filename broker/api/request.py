@@ -40,10 +40,14 @@ class Unreadable(Exception):
         self.headers = headers
 
 
-def read_head(scope: Scope) -> Mapping[bytes, bytes]:
-    """Return the headers of a POST; raises `Unreadable`, also for parameters in the URL."""
-    if scope["method"] != "POST":
-        raise Unreadable(405, "only POST is served here", "method", ((b"allow", b"POST"),))
+def read_head(scope: Scope, method: str = "POST") -> Mapping[bytes, bytes]:
+    """Return the headers of a request by `method`.
+
+    Raises `Unreadable` for another method, and for parameters in the URL.
+    """
+    if scope["method"] != method:
+        allowed = (b"allow", method.encode())
+        raise Unreadable(405, f"only {method} is served here", "method", (allowed,))
     headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in _ONCE and name in headers:

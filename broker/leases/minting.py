@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import (
@@ -24,8 +24,9 @@ from broker.errors import (
     StorageError,
 )
 from broker.leases.base import CLAIM, next_look
-from broker.leases.order import decide
+from broker.leases.order import Wanted, decide
 from broker.leases.record import Attempt
+from broker.leases.repeats import Repeats
 from providers.base import Mints, ProviderError, Renewable, Reserves
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from broker.leases.base import LeaseDesk
     from broker.leases.order import Order
+    from broker.leases.repeats import Key
     from broker.model import Grant, Lease
     from broker.policy.engine import Policy
     from providers.base import CredentialRequest, Minted, Provider, Secret
@@ -48,13 +50,19 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A credential on its way to the agent; `operation` names its record in the trail."""
+    """A credential on its way to the agent; `operation` names its record in the trail.
+
+    By `key` it is remembered once the agent has it, where it may be wanted again; what is handed
+    out `again` the agent has already.
+    """
 
     lease: Lease
     fields: Mapping[str, Secret]
     expires_at: float
     renewable: bool
     operation: str
+    key: Key | None = None
+    again: bool = False
 
 
 class Leases:
@@ -78,6 +86,7 @@ class Leases:
         self._monotonic: Final = monotonic
         self.wake: Final = asyncio.Event()
         self.stats: Final = desk.stats
+        self._repeats: Final = Repeats()
 
     async def mint(
         self,
@@ -96,22 +105,44 @@ class Leases:
             CredentialUnavailable: the provider cannot mint, now or at all.
             StorageError, AuditUnavailable: the broker cannot do its work now.
         """
-        attempt = Attempt(self._desk.clock, self._monotonic, scope, source_address)
+        return await self._issue(token, Wanted(scope, service), source_address)
+
+    async def collect(
+        self, token: bytes, scope: str, provider: str, source_address: str | None = None
+    ) -> Issued:
+        """Mint as `mint` does, unless the agent has a credential of this kind that is still good.
+
+        For clients that ask before each call. `provider` must be that of the scope's service.
+        """
+        wanted = Wanted(scope, provider=provider, again=True)
+        return await self._issue(token, wanted, source_address)
+
+    async def _issue(self, token: bytes, wanted: Wanted, source_address: str | None) -> Issued:
+        attempt = Attempt(self._desk.clock, self._monotonic, wanted.scope, source_address)
         try:
             attempt.grant = grant = self._verify(token)
             policy = self._policy()
             attempt.policy_version = policy.version
-            order = decide(policy, grant, scope, service, self._desk.clock())
+            order = decide(policy, grant, wanted, self._desk.clock())
             attempt.service = order.service.name
+            key = (grant.jti, order.scope, policy.version) if wanted.again else None
+            known = self._repeats.find(key, self._desk.clock()) if key else None
+            if known is not None:
+                return await self._repeat(attempt, known)
             await self._desk.trail.record(attempt.record("intent", "allow"))
             attempt.lease = lease = await self._open(order)
-            return await self._mint(attempt, order, lease, token)
+            return replace(await self._mint(attempt, order, lease, token), key=key)
         except CredentialRefused as refusal:
             await self._refuse(attempt, refusal)
             raise
         except BaseException as error:
             await self._fail(attempt, error)
             raise
+
+    async def _repeat(self, attempt: Attempt, known: Issued) -> Issued:
+        attempt.lease = known.lease
+        await self._desk.trail.record(attempt.record("outcome", "allow", "handed out again"))
+        return replace(known, operation=attempt.operation, again=True)
 
     async def refuse(self, refusal: CredentialRefused, source_address: str | None = None) -> None:
         """Put on record a request that was refused before it could be read."""
@@ -121,23 +152,29 @@ class Leases:
     async def delivered(self, issued: Issued) -> bool:
         """Note that the agent has the credential; False if it is being revoked already."""
         lease = issued.lease
+        if issued.again:
+            return True
         due_at = next_look(
             self._desk.clock(), issued.expires_at, lease.grant_ends_at, renewable=issued.renewable
         )
         delivered = await self._desk.store.delivered(lease.id, due_at)
         if not delivered:
             await self._end(lease, None)
+        elif issued.key is not None:
+            self._repeats.keep(issued.key, issued, self._desk.clock())
         return delivered
 
     async def abandon(self, issued: Issued, problem: str) -> None:
         """Have a credential revoked that did not reach the agent."""
-        await self._end(issued.lease, problem)
+        if not issued.again:
+            await self._end(issued.lease, problem)
 
     async def end_grant(self, jti: str) -> int:
         """Revoke every credential of a grant and of all that descend from it; return how many.
 
         They are marked when this returns, and ended as soon as their upstreams can be reached.
         """
+        self._repeats.forget(jti)
         ended = await self._desk.store.end_grant(jti, self._desk.clock())
         self.wake.set()
         return ended

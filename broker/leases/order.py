@@ -19,6 +19,20 @@ _SHORTEST_LIFE: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Wanted:
+    """What an agent asks for: the credential of a scope.
+
+    `service` and `provider`, where given, must be the scope's. With `again`, what the agent has
+    been given before will do.
+    """
+
+    scope: str
+    service: str | None = None
+    provider: str | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Order:
     """What policy allows to be minted."""
 
@@ -61,19 +75,26 @@ class Order:
         )
 
 
-def decide(policy: Policy, grant: Grant, name: str, service: str | None, now: float) -> Order:
-    """Return what is to be minted for a grant under the scope `name`.
+def decide(policy: Policy, grant: Grant, wanted: Wanted, now: float) -> Order:
+    """Return what is to be minted for a grant.
 
-    `service`, where it is given, must be the scope's. The credential lives as long as the
-    grant, or as the scope lets a task token live. Raises `CredentialRefused`.
+    The credential lives as long as the grant, or as the scope lets a task token live. Raises
+    `CredentialRefused`.
     """
+    name = wanted.scope
     constraints = policy.collectable(name, grant)
     if isinstance(constraints, Deny):
         raise _denied(constraints)
     scope = policy.scopes[name]
-    if service not in {None, scope.service}:
+    if wanted.service not in {None, scope.service}:
         raise CredentialRefused(
             "invalid_request", f"scope {name} is of service {scope.service}, and of no other"
+        )
+    kind = policy.services[scope.service].provider
+    if wanted.provider not in {None, kind}:
+        raise CredentialRefused(
+            "invalid_request",
+            f"scope {name} is of provider {kind}, whose credentials come at /credentials",
         )
     left = int(grant.expires_at - now)
     lifetime = left if scope.max_ttl is None else min(left, scope.max_ttl)

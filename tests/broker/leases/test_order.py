@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from broker.errors import CredentialRefused
-from broker.leases.order import decide
+from broker.leases.order import Wanted, decide
 from tests.fakes.lease_bench import GRANT, NOW
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def test_the_lease_and_the_request_are_of_the_grant(lease_bench: LeaseBench) -> None:
     child = replace(GRANT, jti="child", ancestors=("root", "grant-1"))
-    order = decide(lease_bench.policy, child, "reserving.use", None, NOW + 10.5)
+    order = decide(lease_bench.policy, child, Wanted("reserving.use"), NOW + 10.5)
     lease, request = order.lease(), order.request()
     assert lease.state == "intent"
     assert (lease.grant, lease.ancestors) == ("child", ("root", "grant-1"))
@@ -31,7 +31,7 @@ def test_the_lease_and_the_request_are_of_the_grant(lease_bench: LeaseBench) -> 
 def test_a_vendor_that_has_a_least_lifetime_is_believed(lease_bench: LeaseBench) -> None:
     service = lease_bench.policy.services["reserving"]
     longer = replace(service, plugin=replace(service.plugin, least_lifetime=3600))
-    order = decide(lease_bench.policy, GRANT, "reserving.use", None, NOW)
+    order = decide(lease_bench.policy, GRANT, Wanted("reserving.use"), NOW)
     lease = replace(order, service=longer).lease()
     assert (lease.grant_ends_at, lease.expires_at) == (NOW + 900, NOW + 3600)
 
@@ -44,7 +44,7 @@ def test_a_vendor_that_has_a_least_lifetime_is_believed(lease_bench: LeaseBench)
 def test_no_credential_is_asked_for_longer_than_its_grant(
     lease_bench: LeaseBench, now: float, scope: str
 ) -> None:
-    order = decide(lease_bench.policy, GRANT, scope, None, now)
+    order = decide(lease_bench.policy, GRANT, Wanted(scope), now)
     assert 1 <= order.lifetime <= GRANT.expires_at - now
     assert order.lease().grant_ends_at <= GRANT.expires_at
 
@@ -57,10 +57,10 @@ def test_what_is_not_held_or_not_delivered_is_refused(
     grant = replace(GRANT, scopes=tuple(held), reason="because")
     deliverable = held - {"api.read"}
     if asked in deliverable:
-        assert decide(lease_bench.policy, grant, asked, None, NOW).scope == asked
+        assert decide(lease_bench.policy, grant, Wanted(asked), NOW).scope == asked
         return
     with pytest.raises(CredentialRefused) as refusal:
-        decide(lease_bench.policy, grant, asked, None, NOW)
+        decide(lease_bench.policy, grant, Wanted(asked), NOW)
     assert refusal.value.rule in {"scope", "delivery"}
     assert set(refusal.value.allowed) == deliverable
     assert "its agent may ask for plain.use" in str(refusal.value)
