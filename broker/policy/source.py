@@ -23,6 +23,9 @@ MOST_CHARACTERS: Final = 1 << 20
 
 _MOST_NODES: Final = 100_000
 _DEEPEST: Final = 24
+_ENTRY_DEPTH: Final = 3
+_SWITCHES: Final = frozenset({"scrub"})
+"""Fields of services that are `on` or `off`: they mean the same to those who read a boolean."""
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Control characters, halves of surrogate pairs, and marks that make text read otherwise than
 # it is (Trojan Source, CVE-2021-42574).
@@ -274,8 +277,10 @@ class _Reader:
             if isinstance(event, yaml.MappingEndEvent):
                 break
             key = self._node(event, events, depth + 1)
-            value = self._node(next(events), events, depth + 1)
-            name = key.value
+            name, following = key.value, next(events)
+            if depth == _ENTRY_DEPTH and name in _SWITCHES and _is_switch(following):
+                following.implicit = (False, True)  # as if it stood in quotes
+            value = self._node(following, events, depth + 1)
             if not isinstance(name, str):
                 what = "a key is text; put it in quotes if it looks like more"
                 self._problems.append(key.place.problem(what))
@@ -285,6 +290,12 @@ class _Reader:
             else:
                 values[name], keys[name] = value, key.place
         return Node(place, values, keys, *_extent(values.values()))
+
+
+def _is_switch(event: Any) -> bool:
+    # An anchor could be used again where text and booleans are not the same.
+    is_plain = isinstance(event, yaml.ScalarEvent) and event.implicit[0] and not event.anchor
+    return is_plain and event.value in {"on", "off"}
 
 
 def _extent(children: Collection[Node]) -> tuple[int, int]:

@@ -120,6 +120,19 @@ def test_plain_http_must_be_asked_for() -> None:
     assert "ca_file" in refusal(base_url="http://a.example", insecure_http=True, ca_file="/ca.pem")
 
 
+@pytest.mark.parametrize(
+    ("written", "scrub"), [("on", True), ("off", False), (True, True), (False, False)]
+)
+def test_scrubbing_is_on_unless_it_is_off(written: object, scrub: bool) -> None:  # noqa: FBT001
+    def upstream(**fields: Any) -> Upstream:
+        return PLUGIN.upstream(service(base_url="https://api.example", **fields))  # type: ignore[return-value]
+
+    assert upstream().scrub is True
+    assert upstream(scrub=written).scrub is scrub
+    for wrong in ("no", "OFF", 0, None):
+        assert "scrub" in refusal(base_url="https://api.example", scrub=wrong)
+
+
 def test_timeouts_are_durations() -> None:
     timeouts = {"connect": "500ms", "first_byte": "2m", "idle": 3}
     upstream = PLUGIN.upstream(service(timeouts=timeouts))

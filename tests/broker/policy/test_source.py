@@ -30,6 +30,16 @@ def test_reads_what_json_has() -> None:
     assert root.plain() == {"a": {"b": ["x", "1", 1, True, 0.5]}, "c": "long text\n"}
 
 
+def test_a_switch_of_a_service_is_on_or_off() -> None:
+    (root,) = roots("services: {a: {scrub: off}, b: {scrub: on}, c: {scrub: false}, d: {x: 'on'}}")
+    assert root.plain()["services"] == {
+        "a": {"scrub": "off"},
+        "b": {"scrub": "on"},
+        "c": {"scrub": False},
+        "d": {"x": "on"},
+    }
+
+
 def test_knows_where_everything_stands() -> None:
     (root,) = roots("a:\n  - x\n  - {b: 1,\n     c: 2}\n")
     assert root.place_of([]) == Place("a.yaml", 1, 1)
@@ -89,6 +99,11 @@ def test_an_alias_is_what_it_names() -> None:
         ("? [a]\n: b", "a.yaml:1:3: a key is text"),
         ("true: a", "a.yaml:1:1: a key is text"),
         ("a: no", "a.yaml:1:4: YAML readers disagree on what 'no' is"),
+        ("a: {b: {scrub: no}}", "a.yaml:1:16: YAML readers disagree on what 'no' is"),
+        ("a: {b: {other: off}}", "a.yaml:1:16: YAML readers disagree on what 'off' is"),
+        ("a: {b: {scrub: &x off}}", "YAML readers disagree on what 'off' is"),
+        ("a: {b: {c: {scrub: off}}}", "YAML readers disagree on what 'off' is"),
+        ("a: {scrub: off}", "YAML readers disagree on what 'off' is"),
         ("no: a", "a.yaml:1:1: YAML readers disagree"),
         ("<<: {a: 1}", "a.yaml:1:1: YAML readers disagree"),
         ("a: !!str x", "a.yaml:1:4: tags such as"),
