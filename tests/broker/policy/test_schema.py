@@ -61,7 +61,7 @@ def test_names_the_sections_and_no_others() -> None:
 
 def test_each_provider_has_its_own_kind_of_service() -> None:
     services = {one["properties"]["provider"]["const"]: one for one in entry("services")["oneOf"]}
-    assert set(services) == {"cloud", "http_api"}
+    assert set(services) == {"cloud", "forge", "http_api"}
     assert {"base_url", "credential", "description"} <= set(services["http_api"]["properties"])
     assert services["cloud"]["required"] == ["provider", "region", "key"]
 
