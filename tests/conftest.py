@@ -10,6 +10,7 @@ settings.load_profile("suite")
 
 pytest_plugins = (
     "tests.components.gate",
+    "tests.components.github",
     "tests.components.moto",
     "tests.components.oidc",
     "tests.components.openbao",
@@ -18,5 +19,6 @@ pytest_plugins = (
     "tests.fakes.issuer",
     "tests.fakes.token_bench",
     "tests.fakes.gateway",
+    "tests.fakes.github_bench",
     "tests.fakes.lease_bench",
 )
