@@ -19,6 +19,21 @@ if TYPE_CHECKING:
 _DEFAULT: Final = "get"
 _OK: Final = 200
 
+ScopeArgument = Annotated[str, typer.Argument(metavar="SCOPE", help="Whose credential is wanted.")]
+AgentOption = Annotated[
+    str | None, typer.Option("--agent", metavar="NAME", help="As whom; default: the only agent.")
+]
+TaskOption = Annotated[
+    str | None, typer.Option("--task", help="What the agent is doing, for the record.")
+]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", help="Why it needs this, for the record.")
+]
+TtlOption = Annotated[
+    str | None,
+    typer.Option("--ttl", metavar="TIME", help="How long, as in 5m; never more than allowed."),
+]
+
 
 class _Shapes(TyperGroup):
     """Take a word that is no command for a scope: `credential SCOPE` is `credential get SCOPE`."""
@@ -33,29 +48,25 @@ class _Shapes(TyperGroup):
 
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
+    from broker.cli.credential_aws import aws
+
     group = typer.Typer(
         cls=_Shapes,
         no_args_is_help=True,
         help="Collect a short-lived credential that is minted for one task.",
     )
     group.command(_DEFAULT)(get)
+    group.command("aws")(aws)
     app.add_typer(group, name="credential")
 
 
 def get(  # noqa: PLR0913 - each is an option
-    scope: Annotated[str, typer.Argument(metavar="SCOPE", help="Whose credential is wanted.")],
+    scope: ScopeArgument,
     *,
-    agent: Annotated[
-        str | None, typer.Option(metavar="NAME", help="As whom; default: the only agent.")
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="What the agent is doing, for the record.")
-    ] = None,
-    reason: Annotated[str | None, typer.Option(help="Why it needs this, for the record.")] = None,
-    ttl: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="How long, as in 5m; never more than allowed."),
-    ] = None,
+    agent: AgentOption = None,
+    task: TaskOption = None,
+    reason: ReasonOption = None,
+    ttl: TtlOption = None,
     home: output.HomeOption = None,
     json: output.JsonOption = False,
 ) -> None:
