@@ -23,12 +23,14 @@ VERSION: Final = 1
 GENESIS: Final = "0" * 64
 """What the first record of a writer states as its predecessor's digest."""
 
-_FIELDS: Final = AuditRecord._fields
-_AGENT: Final = _FIELDS.index("agent")
-_METHOD: Final = _FIELDS.index("method")
-_RISK: Final = _FIELDS.index("risk")
+_CHANGING: Final = frozenset(
+    {"time", "operation", "path", "status", "latency_ms", "bytes_in", "bytes_out"}
+)
+_LASTING: Final = tuple(name for name in AuditRecord._fields if name not in _CHANGING)
+"""What many records of a grant have in common."""
+
 _PRINCIPAL: Final = frozenset({"agent", "issuer", "subject"})
-_CACHED_FRAGMENTS: Final = 2048
+_CACHED: Final = 2048
 
 
 class Position(NamedTuple):
@@ -45,7 +47,7 @@ START: Final = Position(0, GENESIS)
 class Chain:
     """Turn records into the lines of one writer's chain.
 
-    Many records of a grant share most of their fields, so these are cleaned and encoded once.
+    What many records of a grant share is cleaned and encoded once, and so is a path.
     Strings pass redaction and are made printable here, whoever wrote them; the path alone is
     taken as redacted already.
     """
@@ -54,7 +56,8 @@ class Chain:
         self.writer: Final = writer
         self.position = position
         self._start: Final = f'{{"v":{VERSION},"writer":"{writer}","seq":'
-        self._fragments: Final[dict[tuple[Any, ...], str]] = {}
+        self._lasting: Final[dict[tuple[Any, ...], str]] = {}
+        self._paths: Final[dict[str, str]] = {}
         self._second: int | None = None
         self._second_text = ""
 
@@ -69,30 +72,32 @@ class Chain:
 
     def add(self, record: AuditRecord) -> bytes:
         """Return the record's line and move on to the next place."""
-        fields: dict[str, object] = {
-            "action": record.action,
-            "phase": record.phase,
-            "operation": record.operation,
-            "decision": record.decision,
-        }
-        if (method := record.method) is not None:
-            fields["method"] = method if method.isprintable() else safe_line(method)
-        if (path := record.path) is not None:
-            fields["path"] = path if path.isprintable() else safe_line(path)
-        if (status := record.status) is not None:
-            fields["status"] = status
-        if (latency_ms := record.latency_ms) is not None:
-            fields["latency_ms"] = latency_ms
-        if (bytes_in := record.bytes_in) is not None:
-            fields["bytes_in"] = bytes_in
-        if (bytes_out := record.bytes_out) is not None:
-            fields["bytes_out"] = bytes_out
-        return self._line(
-            record.time,
-            orjson.dumps(fields).decode()[1:-1]
-            + self._fragment(_AGENT, record[_AGENT:_METHOD])
-            + self._fragment(_RISK, record[_RISK:]),
+        # Taken apart at once: by name, each field would cost as much as all of them do so.
+        # fmt: off
+        (
+            time, action, phase, operation, decision, agent, issuer, subject, grant, task, reason,
+            service, scope, rule, method, path, status, latency_ms, bytes_in, bytes_out,
+            risk, policy_version, source_address, detail,
+        ) = record
+        lasting = (
+            action, phase, decision, agent, issuer, subject, grant, task, reason,
+            service, scope, rule, method, risk, policy_version, source_address, detail,
         )
+        # fmt: on
+        own: dict[str, object] = {"operation": operation}
+        if status is not None:
+            own["status"] = status
+        if latency_ms is not None:
+            own["latency_ms"] = latency_ms
+        if bytes_in is not None:
+            own["bytes_in"] = bytes_in
+        if bytes_out is not None:
+            own["bytes_out"] = bytes_out
+        fields = self._lasting.get(lasting) or self._encode_lasting(lasting)
+        if path is not None:
+            fields += self._paths.get(path) or self._encode_path(path)
+        fields += "," + orjson.dumps(own).decode()[1:-1]
+        return self._line(time, fields)
 
     def add_own(self, time: float, fields: Mapping[str, Any]) -> bytes:
         """Return the line of a record of the trail's own, such as a checkpoint."""
@@ -102,9 +107,10 @@ class Chain:
         """Return seconds since the epoch as RFC 3339, UTC, with microseconds."""
         second = int(time // 1)
         if second != self._second:
-            self._second_text = strftime("%Y-%m-%dT%H:%M:%S", gmtime(second))
+            self._second_text = strftime("%Y-%m-%dT%H:%M:%S.", gmtime(second))
             self._second = second
-        return f"{self._second_text}.{int((time - second) * 1e6):06d}Z"
+        digits = str(1_000_000 + int((time - second) * 1e6))
+        return f"{self._second_text}{digits[1:]}Z"
 
     def _line(self, time: float, fields: str) -> bytes:
         seq = self._seq + 1
@@ -114,13 +120,17 @@ class Chain:
         self._seq, self._hash = seq, sha256(line).hexdigest()
         return line
 
-    def _fragment(self, start: int, values: tuple[Any, ...]) -> str:
-        fragment = self._fragments.get(values)
-        if fragment is None:
-            if len(self._fragments) >= _CACHED_FRAGMENTS:
-                self._fragments.clear()
-            fragment = self._fragments[values] = _encode(_FIELDS[start:], values)
-        return fragment
+    def _encode_lasting(self, values: tuple[Any, ...]) -> str:
+        fields = {
+            name: _clean(name, value)
+            for name, value in zip(_LASTING, values, strict=True)
+            if value is not None
+        }
+        return _remember(self._lasting, values, orjson.dumps(fields).decode()[1:-1])
+
+    def _encode_path(self, path: str) -> str:
+        text = orjson.dumps({"path": safe_line(path)}).decode()[1:-1]
+        return _remember(self._paths, path, f",{text}")
 
 
 def digest(line: bytes) -> str:
@@ -128,15 +138,15 @@ def digest(line: bytes) -> str:
     return sha256(line).hexdigest()
 
 
-def _encode(names: tuple[str, ...], values: tuple[Any, ...]) -> str:
-    fields = {
-        name: _clean(name, value)
-        for name, value in zip(names, values, strict=False)
-        if value is not None
-    }
-    return "," + orjson.dumps(fields).decode()[1:-1] if fields else ""
+def _remember(known: dict[Any, str], key: object, text: str) -> str:
+    if len(known) >= _CACHED:
+        known.clear()
+    known[key] = text
+    return text
 
 
 def _clean(name: str, value: str) -> str:
+    if name == "method":
+        return safe_line(value)
     redact = redact_principal if name in _PRINCIPAL else redact_text
     return safe_line(redact(value))
