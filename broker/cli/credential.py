@@ -49,6 +49,7 @@ class _Shapes(TyperGroup):
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
     from broker.cli.credential_aws import aws
+    from broker.cli.credential_github import git, github
 
     group = typer.Typer(
         cls=_Shapes,
@@ -57,6 +58,8 @@ def register(app: typer.Typer) -> None:
     )
     group.command(_DEFAULT)(get)
     group.command("aws")(aws)
+    group.command("github")(github)
+    group.command("git")(git)
     app.add_typer(group, name="credential")
 
 
