@@ -6,7 +6,6 @@ Connections belong to an upstream and to no agent: nothing in them depends on wh
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -97,7 +96,7 @@ class Pool:
         elif self._closed:
             connection.abort()
         else:
-            connection.idle_since = time.monotonic()
+            connection.idle_since = None
             upstream.idle.append(connection)
 
     def lost(self, connection: UpstreamConnection) -> None:
@@ -109,12 +108,20 @@ class Pool:
         self._serve_next(upstream)
 
     def sweep(self, now: float) -> None:
-        """Close what has been idle for too long; `now` is of the monotonic clock."""
+        """Close what has been idle for too long; `now` is of the monotonic clock.
+
+        A connection's time begins with the first sweep that finds it idle.
+        """
         oldest = now - self._limits.pool_idle
         for key, upstream in list(self._upstreams.items()):
-            stale = [one for one in upstream.idle if one.idle_since < oldest]
-            del upstream.idle[: len(stale)]
+            stale = []
+            for connection in upstream.idle:
+                if connection.idle_since is None:
+                    connection.idle_since = now
+                elif connection.idle_since < oldest:
+                    stale.append(connection)
             for connection in stale:
+                upstream.idle.remove(connection)
                 connection.abort()
             if not upstream.size and not upstream.waiters:
                 del self._upstreams[key]

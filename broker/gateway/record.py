@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
 from itertools import count
+from time import time
 from typing import TYPE_CHECKING, Final, Literal
 
 from broker.errors import AuditUnavailable
@@ -60,7 +60,7 @@ class Recorder:
         record = tuple.__new__(
             AuditRecord,
             (
-                time.time(),
+                time(),
                 ACTION,
                 "intent",
                 f"{self._prefix}-{next(self._numbers)}",
@@ -109,16 +109,20 @@ class Recorder:
             self._metrics.count_echo(intent[11])
             detail = f"{detail}; {ECHOED}" if detail else ECHOED
         latency_ms = int(seconds * 1e6) / 1e3
-        record = tuple.__new__(
-            AuditRecord,
-            (
-                *(time.time(), ACTION, "outcome", intent[3], decision),
-                *intent[5:16],
-                *(status, latency_ms, *sizes),
-                *intent[20:23],
-                detail,
-            ),
+        bytes_in, bytes_out = sizes
+        # Taken apart and put together at once, which costs half of what slices do.
+        # fmt: off
+        (
+            _, _, _, operation, _, agent, issuer, subject, grant, task, reason, service,
+            scope, rule, method, path, _, _, _, _, risk, policy_version, source, _,
+        ) = intent
+        fields = (
+            time(), ACTION, "outcome", operation, decision, agent, issuer, subject, grant,
+            task, reason, service, scope, rule, method, path, status, latency_ms, bytes_in,
+            bytes_out, risk, policy_version, source, detail,
         )
+        # fmt: on
+        record = tuple.__new__(AuditRecord, fields)
         try:
             self._trail.append(record)
         except AuditUnavailable as error:
@@ -132,7 +136,7 @@ class Recorder:
         self._metrics.count(service, refused, refusal.status)
         target = path if path is not None or request is None else request.path
         record = AuditRecord(
-            time=time.time(),
+            time=time(),
             action=ACTION,
             phase="outcome",
             operation=self._operation(),

@@ -66,13 +66,13 @@ class Owner(Protocol):
 class UpstreamConnection(asyncio.Protocol):
     """A connection to one upstream.
 
-    `key` names the upstream, `idle_since` is when the connection was last given back, and
-    `usable` is true while requests may be sent on it.
+    `key` names the upstream, `idle_since` is when the pool first found the connection idle
+    since its last use, and `usable` is true while requests may be sent on it.
     """
 
     def __init__(self, key: str, limits: GatewayLimits, owner: Owner) -> None:
         self.key = key
-        self.idle_since = 0.0
+        self.idle_since: float | None = None
         self.usable = False
         self._limits = limits
         self._reader = ResponseReader(limits)
@@ -180,11 +180,17 @@ class UpstreamConnection(asyncio.Protocol):
         if self._head is not None:
             self._receive_more(data, receiver)
             return
-        found = self._find_head(data)
-        if found is None:
+        if self._buffer:
+            data, self._buffer = self._buffer + data, b""
+        head = self._reader.read(data)
+        while head is not None and head.interim:
+            data = self._skip_interim(head, data)
+            head = self._reader.read(data)
+        if head is None:
+            self._buffer = data
             return
-        head, content = found
         self._head = head
+        content = data[head.size :]
         if not head.has_body(self._method):
             content, done = b"", not content
             self._finish(reusable=head.persistent and done)
@@ -209,23 +215,12 @@ class UpstreamConnection(asyncio.Protocol):
         if content or body.done:
             receiver.content(content, done=body.done)
 
-    def _find_head(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
-        """Return the final response's head and what follows it, once it is all there."""
-        if self._buffer:
-            data, self._buffer = self._buffer + data, b""
-        while data:
-            head = self._reader.read(data)
-            if head is None:
-                self._buffer = data
-                return None
-            data = data[head.size :]
-            if not head.interim:
-                return head, data
-            # Dropped: common clients take 103 (Early Hints) for the response itself.
-            self._interims += 1
-            if self._interims > self._limits.interim_responses:
-                raise Malformed("too many interim (1xx) responses")
-        return None
+    def _skip_interim(self, head: ResponseHead, data: bytes) -> bytes:
+        # Common clients take 103 (Early Hints) for the response itself, so none is passed on.
+        self._interims += 1
+        if self._interims > self._limits.interim_responses:
+            raise Malformed("too many interim (1xx) responses")
+        return data[head.size :]
 
     def _finish(self, *, reusable: bool) -> None:
         """Let go of the receiver, whose response is complete."""

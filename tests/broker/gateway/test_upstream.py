@@ -288,7 +288,7 @@ async def test_an_aborted_connection_says_nothing_and_takes_nothing() -> None:
 
 async def test_a_defect_costs_one_response(monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected() as (_, connection, ends):
-        monkeypatch.setattr(connection, "_find_head", None)
+        monkeypatch.setattr(connection, "_reader", None)
         await ask(connection, ends)
         assert ends.refusal is not None
         assert ends.refusal.code == "internal_error"
