@@ -24,6 +24,7 @@ services:
     base_url: http://127.0.0.1:{upstream}
     insecure_http: true
     allow_private: true
+    scrub: {scrub}
     credential: {{type: bearer, secret: "env:BENCH_KEY"}}
 scopes:
   api.work:
@@ -64,7 +65,9 @@ class Broker:
 
 
 @contextmanager
-def running_broker(folder: Path, core: int, upstream: int, key: str) -> Iterator[Broker]:
+def running_broker(
+    folder: Path, core: int, upstream: int, key: str, *, scrub: bool = True
+) -> Iterator[Broker]:
     """Run a broker whose policy has 21 rules, and take out a task token."""
     home, control, gateway = folder / "home", free_port(), free_port()
     environment = os.environ | {
@@ -82,9 +85,13 @@ def running_broker(folder: Path, core: int, upstream: int, key: str) -> Iterator
         return done.stdout.strip()
 
     command("init", "--yes", "--agent", "bench-agent")
-    rules = [f'"{method} /v1/{path}/*"' for path in _PATHS for method in ("GET", "POST")]
-    allow = "\n".join(f"      - {rule}" for rule in rules)
-    (home / "policies" / "bench.yaml").write_text(_POLICY.format(upstream=upstream, allow=allow))
+    (home / "policies" / "bench.yaml").write_text(_policy(upstream, scrub=scrub))
     with running([COMMAND, "serve"], gateway, core, environment) as pid:
         token = command("token", "--scope", "api.work", "--ttl", "1h")
         yield Broker(pid, gateway, token, home, environment)
+
+
+def _policy(upstream: int, *, scrub: bool) -> str:
+    rules = [f'"{method} /v1/{path}/*"' for path in _PATHS for method in ("GET", "POST")]
+    allow = "\n".join(f"      - {rule}" for rule in rules)
+    return _POLICY.format(upstream=upstream, allow=allow, scrub="on" if scrub else "off")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from bench.processes import free_port, program, running
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 BODY: Final = "x" * 1024
@@ -35,6 +35,7 @@ _UPSTREAM: Final = """
     listen 127.0.0.1:{port} backlog=4096;
     default_type application/json;
     location / {{ return 200 "{body}"; }}
+    location /v1/files/ {{ root {root}; }}
   }}
 """
 _PROXY: Final = """
@@ -56,10 +57,13 @@ _PROXY: Final = """
 
 
 @contextmanager
-def nginx_upstream(folder: Path, core: int) -> Iterator[int]:
-    """Answer every request with 1 KB; yield the port."""
-    port = free_port()
-    with _nginx(folder / "upstream", _UPSTREAM.format(port=port, body=BODY), port, core):
+def nginx_upstream(folder: Path, core: int, files: Mapping[str, bytes] = {}) -> Iterator[int]:
+    """Answer every request with 1 KB, but for `files` under /v1/files/; yield the port."""
+    port, root = free_port(), folder / "root"
+    (root / "v1" / "files").mkdir(parents=True)
+    for name, content in files.items():
+        (root / "v1" / "files" / name).write_bytes(content)
+    with _nginx(folder / "upstream", _UPSTREAM.format(port=port, body=BODY, root=root), port, core):
         yield port
 
 

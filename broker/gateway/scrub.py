@@ -4,7 +4,8 @@ What is put there is as long as what it replaces, so that lengths stay true. A r
 searched as it streams: of its bytes only those wait that may be the beginning of an occurrence.
 
 The search is in two steps, for it is made on every response: bytes of which some are in every
-occurrence are looked for first, all at once; only around those is anything looked at closely.
+occurrence, the needles, are looked for first, all at once; only around those is anything looked at
+closely.
 """
 
 from __future__ import annotations
@@ -17,12 +18,19 @@ from weakref import WeakValueDictionary
 
 from ahocorasick_rs import BytesAhoCorasick, MatchKind
 
-from broker.gateway.spellings import ESCAPE, ESCAPE_MARKS, LONGEST_ESCAPE, Spelling, texts
+from broker.gateway.spellings import (
+    ESCAPE,
+    ESCAPE_MARKS,
+    LONGEST_ESCAPE,
+    Spelling,
+    escape_heads,
+    texts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    Hits = list[tuple[int, int]]
+    Ranges = list[tuple[int, int]]
 
 SHORTEST: Final = 8
 """Bytes a secret must have: one that is shorter stands by chance in what it is no part of."""
@@ -43,10 +51,9 @@ class Scrubber:
         if any(len(secret) < SHORTEST for secret in known):
             raise ValueError(f"a secret of less than {SHORTEST} bytes cannot be told from chance")
         self._texts = sorted({text for secret in known for text in texts(secret)})
+        needles = [text[:-1] for text in self._texts] + sorted(escape_heads(self._texts))
         # The standard kind of match would find the same places, without vector instructions.
-        self._anchors = BytesAhoCorasick(
-            [text[:-1] for text in self._texts], matchkind=MatchKind.LeftmostFirst
-        )
+        self._needles = BytesAhoCorasick(needles, matchkind=MatchKind.LeftmostFirst)
         self._filler = next((one for one in _FILLERS if one not in b"".join(known)), _FILLERS[0])
 
     def __repr__(self) -> str:
@@ -78,7 +85,7 @@ class Scrubber:
             return line
         return self.scrub(name) + colon + self.scrub(value)
 
-    def _replace(self, data: bytes, hits: Hits, cut: int) -> tuple[bytes, bytes]:
+    def _replace(self, data: bytes, hits: Ranges, cut: int) -> tuple[bytes, bytes]:
         done, pieces = 0, []
         for start in self._starts(data, hits):
             if start >= cut:
@@ -95,29 +102,42 @@ class Scrubber:
             return b"".join([*pieces, data[done:cut]]), data[cut:]
         return (data, b"") if cut == len(data) else (data[:cut], data[cut:])
 
-    def _hits(self, data: bytes) -> Hits:
-        """Return places, in order, such that each occurrence of a secret holds one or touches it.
+    def _hits(self, data: bytes) -> Ranges:
+        """Return ranges of places; if an occurrence of a secret ends in `data`, it begins in one.
 
-        It does not hold one only where another place covers a part of it.
+        In order. Needles are found where they do not overlap, from the left: each may hide
+        another that begins in it.
         """
-        found = self._anchors.find_matches_as_indexes(data)
-        hits = [(start, end) for _, start, end in found] if found else []
-        # `in` on one byte costs next to nothing, an expression does not.
-        if b"%" in data or b"\\" in data or b"&" in data:
-            escapes = self._escapes
-            if not escapes.keys().isdisjoint(ESCAPE.findall(data)):
-                for match in ESCAPE.finditer(data):
-                    end = match.end(1)
-                    if end < len(data) and data[end] in escapes.get(match[1], ()):
-                        hits.append((match.start(), end))
-                hits.sort()
+        found = self._needles.find_matches_as_indexes(data)
+        if not found:
+            return []
+        hits = []
+        for number, start, end in found:
+            if number < len(self._texts) or self._is_escape(data, start, end):
+                hits.append((max(0, start - self.longest), end))
+            else:
+                hits.append((start + 1, end))  # a text may begin there
+        hits.sort()
         return hits
 
-    def _starts(self, data: bytes, hits: Hits) -> Iterator[int]:
+    def _is_escape(self, data: bytes, start: int, end: int) -> bool:
+        """Tell whether an escape begins here, or further on before `end`, that a secret may hold.
+
+        That depends on the escape and on the byte after it.
+        """
+        for place in range(start, end):
+            match = ESCAPE.match(data, place)
+            if match is not None:
+                after = match.end(1)
+                if after < len(data) and data[after] in self._escapes.get(match[1], ()):
+                    return True
+        return False
+
+    def _starts(self, data: bytes, hits: Ranges) -> Iterator[int]:
         """Yield where an occurrence of a secret may begin, in order."""
         beginning, done = self._beginning, 0
         for first, end in hits:
-            for start in range(max(done, first - self.longest), end):
+            for start in range(max(done, first), end):
                 if data[start] in beginning:
                     yield start
             done = max(done, end)

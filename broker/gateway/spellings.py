@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 ESCAPE_MARKS: Final = b"%\\&"
 ESCAPE: Final = re.compile(
@@ -26,6 +26,9 @@ ESCAPE: Final = re.compile(
 LONGEST_ESCAPE: Final = len("&quot;")
 
 _NAMED: Final = {b"&": b"&amp;", b"'": b"&apos;", b">": b"&gt;", b"<": b"&lt;", b'"': b"&quot;"}
+_RARE_HEADS: Final = (b"\\u00", b"&#", b"%4", b"%5", b"%6", b"%7")
+"""Of escapes that stand for letters, mostly, and that hardly anybody writes."""
+
 _ASCII_END: Final = 0x80
 _URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
 
@@ -97,6 +100,18 @@ def texts(secret: bytes) -> set[bytes]:
         inner = whole[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6]
         found |= {inner, inner.translate(_URL_SAFE)}
     return found
+
+
+def escape_heads(found: Iterable[bytes]) -> set[bytes]:
+    """Return beginnings of escapes, few and short: each escape in these texts has one of them."""
+    return set().union(*map(_heads, set(b"".join(found))))
+
+
+@cache
+def _heads(byte: int) -> frozenset[bytes]:
+    return frozenset(
+        next((head for head in _RARE_HEADS if way.startswith(head)), way) for way in _ways(byte)[1:]
+    )
 
 
 @cache

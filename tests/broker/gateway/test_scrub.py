@@ -14,6 +14,7 @@ from broker.gateway.spellings import Spelling, texts
 
 KEY = b"sk_live_7f3a9c/+canary"
 FILLER = b"*"
+MARKS = [b"%73", b"\\u006b", b"&#107;", b"%", b"\\", b"\\u00", b"&#", b"&", b"%4", b"%3"]
 
 secrets = st.one_of(
     st.binary(min_size=SHORTEST, max_size=24),
@@ -35,7 +36,7 @@ def written(draw: st.DrawFn, secret: bytes) -> bytes:
 def bodies(draw: st.DrawFn) -> tuple[list[bytes], bytes]:
     """Some secrets, and a body that holds much of them."""
     known = draw(st.lists(secrets, min_size=1, max_size=2))
-    noise = st.one_of(st.binary(max_size=12), st.sampled_from([b"%73", b"\\u006b", b"&#107;"]))
+    noise = st.one_of(st.binary(max_size=12), st.sampled_from(MARKS))
     pieces = st.one_of(noise, *(written(secret) for secret in known))
     return known, b"".join(draw(st.lists(pieces, max_size=8)))
 
