@@ -105,12 +105,15 @@ class Grants:
         self._revocations = 0
         self._known_until = -math.inf
 
-    def verify(self, token: bytes) -> Grant | Refusal:
-        """Return the grant behind a task token, with the scopes it still has, or why not."""
+    def verify(self, token: bytes, digest: bytes | None = None) -> Grant | Refusal:
+        """Return the grant behind a task token, with the scopes it still has, or why not.
+
+        `digest` is the token's SHA-256, for a caller who sees the same token again and again.
+        """
         now = self._monotonic()
         if now >= self._known_until:
             return _UNKNOWN
-        digest = sha256(token).digest()
+        digest = digest or sha256(token).digest()
         verified = self._verified.get(digest)
         if verified is None:
             return self._verify(token, digest)

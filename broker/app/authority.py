@@ -28,9 +28,9 @@ class Authority:
         self._dependencies: Final = dependencies
         self._injectors: Final[dict[str, tuple[Service, Injects]]] = {}
 
-    def grant(self, token: bytes) -> Grant | str:
+    def grant(self, token: bytes, digest: bytes) -> Grant | str:
         """Return the grant behind a task token, or one word for why there is none."""
-        verdict = self._grants.verify(token)
+        verdict = self._grants.verify(token, digest)
         return verdict.code if isinstance(verdict, Refusal) else verdict
 
     def policy(self) -> Policy:

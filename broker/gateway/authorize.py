@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.gateway.problems import KINDS, Refusal
@@ -73,7 +74,7 @@ class Authorization:
         token, query = claim.token, request.query
         if token is None:
             return Rejection(_token_missing(query))
-        grant = self._authority.grant(token)
+        grant = self._authority.grant(token, claim.digest)
         if isinstance(grant, str):
             return Rejection(_token_refused(grant))
         if route is None:
@@ -133,22 +134,24 @@ class Authorization:
 class _Claim:
     """The task token that a block of header fields presents to a route, if any.
 
-    `refusal` is why no request with these fields may take that route.
+    `digest` is its SHA-256; `refusal` is why no request with these fields may take that route.
     """
 
     token: bytes | None
+    digest: bytes
     refusal: Refusal | None
 
 
 def _claim(fields: RequestFields, route: Route | None) -> _Claim:
     presented = find_token(fields, BEARER if route is None else route.slots)
     if presented is None:
-        return _Claim(None, None)
+        return _Claim(None, b"", None)
+    refusal = None if route is None else route.refusal
     if presented.misplaced:
-        return _Claim(presented.token, _MISPLACED)
-    if fields.upgrades:
-        return _Claim(presented.token, _UPGRADE_REFUSED)
-    return _Claim(presented.token, None if route is None else route.refusal)
+        refusal = _MISPLACED
+    elif fields.upgrades:
+        refusal = _UPGRADE_REFUSED
+    return _Claim(presented.token, sha256(presented.token).digest(), refusal)
 
 
 def _would_do(

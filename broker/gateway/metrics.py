@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import (
@@ -28,7 +29,7 @@ class GatewayMetrics(Collector):
     """
 
     def __init__(self) -> None:
-        self._requests: dict[tuple[str | None, str, int | None], int] = {}
+        self._requests: defaultdict[tuple[str | None, str, int | None], int] = defaultdict(int)
         self._times = [0] * (len(_BOUNDS) + 1)
         self._seconds = 0.0
         self._echoes: dict[str | None, int] = {}
@@ -38,8 +39,7 @@ class GatewayMetrics(Collector):
         self, service: str | None, decision: str, status: int | None, seconds: float | None = None
     ) -> None:
         """Count one request that has ended; `seconds` is how long it took, if it was sent on."""
-        key = (service, decision, status)
-        self._requests[key] = self._requests.get(key, 0) + 1
+        self._requests[service, decision, status] += 1
         if seconds is not None:
             self._times[bisect_left(_BOUNDS, seconds)] += 1
             self._seconds += seconds

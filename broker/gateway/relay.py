@@ -352,8 +352,7 @@ class Relay:
         if self._intent is not None:
             seconds = self._works.clock() - self._started
             sizes = (self._upload.size if self._upload is not None else 0, self._bytes_out)
-            result, echoed = (
-                (decision, status, detail),
-                bool(self._scrubbing and self._scrubbing.found),
+            echoed = self._scrubbing is not None and self._scrubbing.found
+            self._works.recorder.settle(
+                self._intent, (decision, status, detail), seconds, sizes, echoed=echoed
             )
-            self._works.recorder.settle(self._intent, result, seconds, sizes, echoed=echoed)

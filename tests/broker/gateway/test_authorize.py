@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,8 @@ class Words:
     current: Policy
     known: Grant
 
-    def grant(self, token: bytes) -> Grant | str:
+    def grant(self, token: bytes, digest: bytes) -> Grant | str:
+        assert digest == sha256(token).digest()
         return self.known if token == GOOD else "expired"
 
     def policy(self) -> Policy:

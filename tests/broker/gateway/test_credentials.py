@@ -39,8 +39,8 @@ class Mint:
         assert service.name in POLICY.services
         return self
 
-    def grant(self, token: bytes) -> Any:
-        raise NotImplementedError(token)
+    def grant(self, token: bytes, digest: bytes) -> Any:
+        raise NotImplementedError(token, digest)
 
     def policy(self) -> Any:
         raise NotImplementedError
