@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from pydantic import ValidationError
 
+from broker.policy.loader import Document, load_policy
 from providers.base import Upstream
 from providers.github_app import PLUGIN
 from providers.github_app.config import PERMISSIONS, GithubAppScope, GithubAppService
@@ -12,6 +15,7 @@ from providers.github_app.config import PERMISSIONS, GithubAppScope, GithubAppSe
 if TYPE_CHECKING:
     from tests.components.github import GithubContract
 
+ROOT: Final = Path(__file__).resolve().parents[3]
 SERVICE = {"app_id": 12345, "private_key": "vault:kv/app#pem", "installation": "acme"}
 SCOPE = {"repositories": ["shop"], "permissions": {"issues": "write"}}
 
@@ -33,6 +37,14 @@ def problem(model: Any, **fields: Any) -> str:
 
 def test_the_permissions_are_those_that_github_publishes(github_contract: GithubContract) -> None:
     assert github_contract.permissions == PERMISSIONS
+
+
+def test_the_policy_of_the_documentation_loads() -> None:
+    page = (ROOT / "docs" / "providers" / "github_app.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    policy = load_policy([Document("page", example)])
+    assert set(policy.scopes) == {"issues.write", "pulls.read"}
+    assert policy.scopes["pulls.read"].allow == ("GET /repos/acme/shop/pulls/**",)
 
 
 @pytest.mark.parametrize("field", ["repositories", "permissions"])

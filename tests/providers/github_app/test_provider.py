@@ -10,7 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from broker.gateway.inject import Credential
 from providers.base import CredentialRequest, Injection, Minted, ProviderError
+from providers.github_app import PLUGIN
 from providers.github_app.config import RANK, GithubAppScope
 from providers.github_app.provider import SPARE
 from tests.components.github import APP_ID, INSTALLATION
@@ -283,6 +285,15 @@ async def test_the_gateway_uses_one_token_for_a_grant(github_bench: GithubBench)
     assert first.secrets[0].reveal().decode() in github_bench.github.live
     assert first.fresh_for == 600
     assert len(github_bench.github.live) == 3
+
+
+async def test_the_gateway_can_write_what_it_is_given(github_bench: GithubBench) -> None:
+    injection = await github_bench.provider().injection(request())
+    slots = PLUGIN.token_slots(github_bench.service())
+    credential = Credential(injection, slots, 1.0)
+    assert credential.lines.startswith(f"Authorization: {header(injection)}\r\n".encode())
+    assert len(credential.lines) > 300  # no token's length is taken for granted
+    assert {slot.kind for slot in slots} == {"bearer", "header", "basic"}
 
 
 async def test_a_token_is_not_used_up_to_its_end(github_bench: GithubBench) -> None:
