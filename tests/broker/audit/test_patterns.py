@@ -59,9 +59,9 @@ def test_nearly_all_random_keys_look_random() -> None:
 @pytest.mark.parametrize(
     "run",
     [
-        str(uuid.UUID(int=secrets.randbits(128))),
-        secrets.token_hex(20),
-        secrets.token_hex(32),
+        pytest.param(str(uuid.UUID(int=secrets.randbits(128))), id="uuid"),
+        pytest.param(secrets.token_hex(20), id="sha1"),
+        pytest.param(secrets.token_hex(32), id="sha256"),
         "ch_" + "3MmlLrLkdIwHu7ix0snN0B15" + "abcd",
         "Release-2026-03-15-Build-4-Final",
         "a-very-long-slug-of-words-that-means-something-to-readers",

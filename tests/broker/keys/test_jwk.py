@@ -68,7 +68,19 @@ def test_other_data_or_another_key_does_not_verify() -> None:
         {"y": JWK["x"]},
         {"y": JWK["y"] + "A"},
     ],
-    ids=str,
+    ids=[
+        "another type",
+        "another curve",
+        "no type",
+        "x empty",
+        "x none",
+        "x not of the curve",
+        "x padded",
+        "x cut",
+        "x not base64url",
+        "y not of the curve",
+        "y too long",
+    ],
 )
 def test_what_is_no_p256_key_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match="not a P-256 public key"):
