@@ -52,16 +52,22 @@ agents:
 
 @dataclass(frozen=True)
 class Terraform:
-    """Terraform in a copy of an example."""
+    """Terraform in a folder, with a home directory where it may leave things."""
 
     program: str
     folder: Path
+    home: Path
 
     def run(self, *words: str) -> str:
         done = subprocess.run(
             [self.program, *words],
             cwd=self.folder,
-            env={"PATH": os.environ["PATH"], "HOME": str(self.folder), "TF_IN_AUTOMATION": "1"},
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.home),
+                "CHECKPOINT_DISABLE": "1",
+                "TF_IN_AUTOMATION": "1",
+            },
             capture_output=True,
             check=False,
             text=True,
@@ -89,7 +95,7 @@ def applied(
     tmp_path = tmp_path_factory.mktemp("terraform-aws")
     shutil.copytree(TERRAFORM, tmp_path / "terraform")
     folder = tmp_path / "terraform" / "examples" / "aws-task-role"
-    terraform = Terraform(component.program("terraform", "install Terraform"), folder)
+    terraform = Terraform(component.program("terraform", "install Terraform"), folder, tmp_path)
     plugins = os.environ.get(PLUGINS)
     try:
         terraform.run("init", "-no-color", *([f"-plugin-dir={plugins}"] if plugins else []))
@@ -121,9 +127,9 @@ class Keys:
         return Secret(self.values[reference].encode())
 
 
-def test_every_file_is_formatted(component: Gate) -> None:
-    terraform = Terraform(component.program("terraform", "install Terraform"), TERRAFORM)
-    terraform.run("fmt", "-check", "-recursive")
+def test_every_file_is_formatted(component: Gate, tmp_path: Path) -> None:
+    program = component.program("terraform", "install Terraform")
+    Terraform(program, TERRAFORM, tmp_path).run("fmt", "-check", "-recursive")
 
 
 async def test_the_output_is_a_policy_by_which_the_broker_opens_sessions(
