@@ -141,10 +141,11 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             self._receive(data, receiver)
         except Malformed as error:
-            self._fail(Refusal("upstream_malformed", f"the service's answer: {error}"))
+            self._fail(receiver, Refusal("upstream_malformed", f"the service's answer: {error}"))
         except Exception as error:  # noqa: BLE001 - a defect costs one response, not the gateway
             report(error, "reading a response")
-            self._fail(Refusal("internal_error", "the gateway could not handle the answer"))
+            detail = "the gateway could not handle the answer"
+            self._fail(receiver, Refusal("internal_error", detail))
 
     def eof_received(self) -> None:
         """Let the connection be closed (`asyncio.Protocol`)."""
@@ -232,8 +233,11 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self.abort()
 
-    def _fail(self, refusal: Refusal) -> None:
-        receiver = self._receiver
+    def _fail(self, receiver: Receiver, refusal: Refusal) -> None:
+        following = self._receiver
         self.abort()
-        if receiver is not None:
-            receiver.failed(refusal, stale=False)
+        receiver.failed(refusal, stale=False)
+        if following is not None and following is not receiver:
+            # It got the connection when the response was complete, before it proved unfit.
+            detail = "the connection had to be closed before the service answered"
+            following.failed(Refusal("upstream_closed", detail), stale=True)

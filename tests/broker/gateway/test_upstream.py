@@ -292,3 +292,39 @@ async def test_a_defect_costs_one_response(monkeypatch: pytest.MonkeyPatch) -> N
         await ask(connection, ends)
         assert ends.refusal is not None
         assert ends.refusal.code == "internal_error"
+
+
+@dataclass
+class Broken(Ends):
+    """A receiver with a defect, whose connection goes to the next in line at once."""
+
+    following: Ends | None = None
+
+    def give(self, connection: UpstreamConnection) -> None:
+        super().give(connection)
+        if self.following is not None:
+            connection.begin(self.following, b"GET", GET, whole=True)
+
+    def answered(self, head: ResponseHead, content: bytes, *, done: bool) -> None:
+        raise RuntimeError("a defect", head, content, done)
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_defect_costs_the_response_and_nobody_waits_for_ever(
+    caplog: pytest.LogCaptureFixture,
+    waits: bool,  # noqa: FBT001
+) -> None:
+    following = Ends()
+    async with recording_upstream() as upstream:
+        broken = Broken(following=following if waits else None)
+        _, connection = await asyncio.get_running_loop().create_connection(
+            lambda: UpstreamConnection("key", GatewayLimits(), broken),
+            *("127.0.0.1", upstream.port),
+        )
+        connection.begin(broken, b"GET", GET, whole=True)
+        await broken.until("refusal")
+    assert broken.refusal is not None
+    assert broken.refusal.code == "internal_error"
+    assert not connection.usable
+    assert (following.refusal is not None, following.stale) == (waits, waits)
+    assert "a defect" not in caplog.text
