@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
@@ -435,6 +437,11 @@ async def test_debug_logs_show_no_session(capfd: pytest.CaptureFixture[str]) -> 
     printed = "".join(capfd.readouterr())
     for secret in ("minted-secret", "minted-token", "sk-of-the-broker"):
         assert secret not in printed
+
+
+def test_a_policy_is_loaded_without_the_sdk() -> None:
+    code = "import sys, providers.aws_sts; assert not {'boto3', 'botocore'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_sessions_can_be_neither_revoked_nor_renewed() -> None:
