@@ -13,6 +13,8 @@ from broker.model import Allow, Deny
 
 if TYPE_CHECKING:
     from broker.gateway.base import Authority, PolicySnapshot, Resource
+    from broker.gateway.inject import Forwarded
+    from broker.gateway.record import Facts
     from broker.gateway.request import Request, RequestFields
     from broker.model import Grant
 
@@ -26,11 +28,24 @@ _UPGRADE_REFUSED: Final = Refusal(
 )
 
 
+@dataclass(slots=True)
+class Claim:
+    """The task token that a block of header fields presents to a route, if any.
+
+    `digest` is its SHA-256; `refusal` is why no request with these fields may take that route.
+    """
+
+    token: bytes | None
+    digest: bytes
+    refusal: Refusal | None
+
+
 @dataclass(slots=True)  # not frozen, which would double the cost of making one
 class Admission:
     """A request that policy allows: for whom, where to, and by which rule.
 
-    `path` is the raw path after the service's name: the bytes that were judged.
+    `path` is the raw path after the service's name: the bytes that were judged. `facts` and
+    `forwarded` keep what the audit trail and the upstream are told each time it is repeated.
     """
 
     request: Request
@@ -38,6 +53,9 @@ class Admission:
     grant: Grant
     decision: Allow
     path: bytes
+    claim: Claim | None = None
+    facts: Facts | None = None
+    forwarded: Forwarded | None = None
 
 
 class Rejection(NamedTuple):
@@ -61,6 +79,17 @@ class Authorization:
 
     def decide(self, request: Request) -> Admission | Rejection:
         """Return the admission of a request, or why it goes no further."""
+        known = request.admission
+        # The same request is judged alike while policy and the grant's standing are the same.
+        if known is not None and known.route.policy is self._authority.policy():
+            claim = known.claim
+            if claim is not None and claim.token is not None:
+                grant = self._authority.grant(claim.token, claim.digest)
+                if grant is known.grant:
+                    return known
+        return self._decide(request)
+
+    def _decide(self, request: Request) -> Admission | Rejection:
         whole = request.path
         cut = whole.find(b"/", 1)
         name, path = (whole[1:cut], whole[cut:]) if cut > 0 else (whole[1:], b"")
@@ -85,7 +114,8 @@ class Authorization:
         else:
             verdict = claim.refusal or route.judge(grant.scopes, request.method, path, query)
         if isinstance(verdict, Allow):
-            return Admission(request, route, grant, verdict, path)
+            request.admission = Admission(request, route, grant, verdict, path, claim)
+            return request.admission
         if isinstance(verdict, Deny):
             would_do = _would_do(route, grant.agent, request.method, path, query)
             verdict = self._denial(verdict, grant.agent, would_do)
@@ -130,28 +160,16 @@ class Authorization:
         )
 
 
-@dataclass(slots=True)
-class _Claim:
-    """The task token that a block of header fields presents to a route, if any.
-
-    `digest` is its SHA-256; `refusal` is why no request with these fields may take that route.
-    """
-
-    token: bytes | None
-    digest: bytes
-    refusal: Refusal | None
-
-
-def _claim(fields: RequestFields, route: Route | None) -> _Claim:
+def _claim(fields: RequestFields, route: Route | None) -> Claim:
     presented = find_token(fields, BEARER if route is None else route.slots)
     if presented is None:
-        return _Claim(None, b"", None)
+        return Claim(None, b"", None)
     refusal = None if route is None else route.refusal
     if presented.misplaced:
         refusal = _MISPLACED
     elif fields.upgrades:
         refusal = _UPGRADE_REFUSED
-    return _Claim(presented.token, sha256(presented.token).digest(), refusal)
+    return Claim(presented.token, sha256(presented.token).digest(), refusal)
 
 
 def _would_do(

@@ -145,18 +145,25 @@ def _user_and_password(basic: bytes) -> list[bytes]:
     return [password or user]
 
 
-class _Forwarded(NamedTuple):
+Forwarded = tuple[Removal, bytes]
+"""A head up to its credential, and what was removed from it: all that the next one repeats."""
+
+
+class _Fields(NamedTuple):
     lines: bytes
     cookies: bytes
 
 
 def upstream_head(admission: Admission, credential: Credential) -> bytes:
     """Return the head that is sent: the path that was judged, byte for byte, and its fields."""
-    request, route = admission.request, admission.route
     removal = credential.removal
-    forwarded = request.fields.derived.get(removal)
-    if forwarded is None:
-        forwarded = request.fields.derived[removal] = _forwarded(request.fields, removal)
+    known = admission.forwarded
+    if known is not None and known[0] is removal:
+        return known[1] + credential.lines + b"\r\n"
+    request, route = admission.request, admission.route
+    fields = request.fields.derived.get(removal)
+    if fields is None:
+        fields = request.fields.derived[removal] = _forwarded(request.fields, removal)
     target = route.base_path + admission.path
     query = request.query
     if removal.parameters:
@@ -164,15 +171,17 @@ def upstream_head(admission: Admission, credential: Credential) -> bytes:
         query = b"&".join(filter(None, (kept, credential.query)))
     if query is not None:
         target = b"%b?%b" % (target, query)
-    lines = forwarded.lines + credential.lines
+    head = b"%b %b HTTP/1.1\r\n%b%b" % (request.method, target, route.host_line, fields.lines)
     if removal.cookies:
-        cookies = b"; ".join(filter(None, (forwarded.cookies, credential.cookies)))
+        cookies = b"; ".join(filter(None, (fields.cookies, credential.cookies)))
         if cookies:
-            lines = b"%bCookie: %b\r\n" % (lines, cookies)
-    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (request.method, target, route.host_line, lines)
+            head += b"Cookie: %b\r\n" % cookies
+    elif not removal.parameters:
+        admission.forwarded = (removal, head)  # which holds no secret, then
+    return head + credential.lines + b"\r\n"
 
 
-def _forwarded(fields: RequestFields, removal: Removal) -> _Forwarded:
+def _forwarded(fields: RequestFields, removal: Removal) -> _Fields:
     lines = [field.line() for field in fields.fields if _may_pass(field, fields.options, removal)]
     if fields.chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
@@ -185,7 +194,7 @@ def _forwarded(fields: RequestFields, removal: Removal) -> _Forwarded:
         for pair in cookie_pairs(field.value)
     )
     kept = [b"%b=%b" % pair for pair in pairs if pair[0] not in removal.cookies]
-    return _Forwarded(b"".join(lines), b"; ".join(kept))
+    return _Fields(b"".join(lines), b"; ".join(kept))
 
 
 def _may_pass(field: Field, options: frozenset[bytes], removal: Removal) -> bool:

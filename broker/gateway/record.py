@@ -6,7 +6,7 @@ import logging
 import secrets
 from itertools import count
 from time import time
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from broker.errors import AuditUnavailable
 from broker.model import AuditRecord
@@ -24,8 +24,14 @@ _log: Final = logging.getLogger(__name__)
 ECHOED: Final = "credential echoed, scrubbed"
 """What the outcome says of a response in which the service's credential was replaced."""
 
-Result = tuple[Literal["allow", "error"], int | None, str | None]
-"""How a request ended: decision, status (None: the agent got no whole answer), detail."""
+Result = tuple[Literal["allow", "error"], int | None, str | None, bool]
+"""How a request ended: decision, status (None: the agent got no whole answer), detail, and
+whether the service's credential was replaced in the response."""
+
+
+Facts = tuple[tuple[str | None, ...], tuple[str | None, ...], tuple[str | None, ...]]
+"""What records of a request say, in the order of an `AuditRecord`: all that an intent says from
+`agent` on; of that, `agent` to `path`; and `risk` to `source_address`."""
 
 ACTION: Final = "proxy.request"
 
@@ -47,87 +53,62 @@ class Recorder:
         admission: Admission,
         source: str | None,
         durable: Callable[[Exception | None], None],
-    ) -> AuditRecord:
+    ) -> str:
         """Record that a request is about to be sent on; `durable` is called once that is safe.
 
-        Returns the record. Raises `AuditUnavailable` if the trail cannot take it.
+        Returns the operation, for `settle`. Raises `AuditUnavailable` if the trail cannot take it.
         """
-        request, grant, decision = admission.request, admission.grant, admission.decision
-        target = admission.path
-        if request.query is not None:
-            target = b"%b?%b" % (target, request.query)
-        # Past the checks of AuditRecord.__new__, for this is done twice for each request.
-        record = tuple.__new__(
-            AuditRecord,
-            (
-                time(),
-                ACTION,
-                "intent",
-                f"{self._prefix}-{next(self._numbers)}",
-                "allow",
-                grant.agent,
-                grant.issuer,
-                grant.subject,
-                grant.jti,
-                grant.task,
-                grant.reason,
-                admission.route.service.name,
-                decision.scope,
-                decision.rule,
-                request.method.decode(),
-                self._redact_path(target),
-                None,
-                None,
-                None,
-                None,
-                decision.risk,
-                admission.route.policy.version,
-                source,
-                None,
-            ),
+        operation = f"{self._prefix}-{next(self._numbers)}"
+        facts = admission.facts or self._facts(admission, source)
+        self._trail.append(
+            _record((time(), ACTION, "intent", operation, "allow") + facts[0]), durable
         )
-        self._trail.append(record, durable)
-        return record
+        return operation
 
     def settle(
         self,
-        intent: AuditRecord,
+        admission: Admission,
+        operation: str,
         result: Result,
         seconds: float,
         sizes: tuple[int, int],
-        *,
-        echoed: bool = False,
     ) -> None:
         """Record how a request ended that was sent on, or was about to be.
 
         `seconds` is from the request's head to the end, `sizes` are the bytes of the request's
-        body and of the response's. `echoed` says that the credential was replaced in it.
+        body and of the response's.
         """
-        decision, status, detail = result
-        self._metrics.count(intent[11], decision, status, seconds)
+        decision, status, detail, echoed = result
+        service, facts = admission.route.service.name, admission.facts
+        if facts is None:
+            raise RuntimeError("an outcome without an intent")
+        self._metrics.count(service, decision, status, seconds)
         if echoed:
-            self._metrics.count_echo(intent[11])
+            self._metrics.count_echo(service)
             detail = f"{detail}; {ECHOED}" if detail else ECHOED
-        latency_ms = int(seconds * 1e6) / 1e3
-        bytes_in, bytes_out = sizes
-        # Taken apart and put together at once, which costs half of what slices do.
-        # fmt: off
-        (
-            _, _, _, operation, _, agent, issuer, subject, grant, task, reason, service,
-            scope, rule, method, path, _, _, _, _, risk, policy_version, source, _,
-        ) = intent
-        fields = (
-            time(), ACTION, "outcome", operation, decision, agent, issuer, subject, grant,
-            task, reason, service, scope, rule, method, path, status, latency_ms, bytes_in,
-            bytes_out, risk, policy_version, source, detail,
-        )
-        # fmt: on
-        record = tuple.__new__(AuditRecord, fields)
+        _, request, judgement = facts
+        begin = (time(), ACTION, "outcome", operation, decision)
+        end = (status, int(seconds * 1e6) / 1e3, *sizes, *judgement, detail)
         try:
-            self._trail.append(record)
+            self._trail.append(_record(begin + request + end))
         except AuditUnavailable as error:
             # The intent stands, and says that the outcome is missing.
             _log.warning("an outcome is not on record: %s", error)
+
+    def _facts(self, admission: Admission, source: str | None) -> Facts:
+        request, grant, decision = admission.request, admission.grant, admission.decision
+        target = admission.path
+        if request.query is not None:
+            target = b"%b?%b" % (target, request.query)
+        asked = (
+            *(grant.agent, grant.issuer, grant.subject, grant.jti, grant.task, grant.reason),
+            *(admission.route.service.name, decision.scope, decision.rule),
+            *(request.method.decode(), self._redact_path(target)),
+        )
+        judgement = (decision.risk, admission.route.policy.version, source)
+        intent = (*asked, None, None, None, None, *judgement, None)
+        admission.facts = (intent, asked, judgement)
+        return admission.facts
 
     def reject(self, rejection: Rejection, request: Request | None, source: str | None) -> bool:
         """Record a refusal; return False if the trail cannot take it."""
@@ -164,3 +145,8 @@ class Recorder:
 
     def _operation(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"
+
+
+def _record(fields: tuple[Any, ...]) -> AuditRecord:
+    # Past AuditRecord.__new__, for this is done twice for each request.
+    return tuple.__new__(AuditRecord, fields)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from broker.gateway.response import ResponseHead
     from broker.gateway.upstream import UpstreamConnection
     from broker.gateway.works import Client, Works
-    from broker.model import AuditRecord, Grant
+    from broker.model import Grant
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -51,9 +51,9 @@ class Relay:
         "_ended",
         "_head",
         "_held",
-        "_intent",
         "_keep",
         "_method",
+        "_operation",
         "_retried",
         "_scrubbing",
         "_started",
@@ -70,7 +70,7 @@ class Relay:
         self._admission = admission
         self._method = admission.request.method
         self._started = works.clock()
-        self._intent: AuditRecord | None = None
+        self._operation: str | None = None  # once the intent is recorded
         self._durable = False
         self._credential: Credential | None = None
         self._upstream: UpstreamConnection | None = None
@@ -107,7 +107,7 @@ class Relay:
         works = self._works
         credential = works.credentials.ready(self._admission)
         try:
-            self._intent = works.recorder.intend(
+            self._operation = works.recorder.intend(
                 self._admission, self._client.address, self._recorded
             )
         except AuditUnavailable:
@@ -349,10 +349,9 @@ class Relay:
         if self._upstream is not None:
             self._upstream.abort()
             self._upstream = None
-        if self._intent is not None:
+        if self._operation is not None:
             seconds = self._works.clock() - self._started
             sizes = (self._upload.size if self._upload is not None else 0, self._bytes_out)
             echoed = self._scrubbing is not None and self._scrubbing.found
-            self._works.recorder.settle(
-                self._intent, (decision, status, detail), seconds, sizes, echoed=echoed
-            )
+            result = (decision, status, detail, echoed)
+            self._works.recorder.settle(self._admission, self._operation, result, seconds, sizes)

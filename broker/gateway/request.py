@@ -1,8 +1,8 @@
 """A request head, read once and strictly.
 
-The request line differs from request to request; the header fields that follow it on one
-connection hardly ever do. So the line is read each time, and what the fields mean is remembered
-for as long as the next request repeats their bytes.
+Agents repeat themselves. What a head means is remembered for as long as the next one on the
+same connection repeats its bytes; and as the request line differs more often than the header
+fields that follow it, what the fields mean is remembered by itself.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from broker.gateway.problems import Refusal, head_too_large, malformed, too_larg
 from broker.policy.rules import METHODS
 
 if TYPE_CHECKING:
+    from broker.gateway.authorize import Admission
     from broker.gateway.grammar import Field
     from broker.gateway.limits import GatewayLimits
 
@@ -109,6 +110,7 @@ class Request:
     """A request head that can be read in one way only; `path` and `query` are raw bytes.
 
     `query` is None where the target has no question mark. `size` is the head's in bytes.
+    `admission` is that of the last request with the same head, if it was allowed.
     """
 
     method: bytes
@@ -116,6 +118,7 @@ class Request:
     query: bytes | None
     fields: RequestFields
     size: int
+    admission: Admission | None = None
 
 
 class RequestReader:
@@ -123,19 +126,26 @@ class RequestReader:
 
     def __init__(self, limits: GatewayLimits) -> None:
         self._limits = limits
-        self._last: RequestFields | None = None
+        self._fields: RequestFields | None = None
+        self._head = b""
+        self._request: Request | None = None
 
     def read(self, data: bytes) -> Request | Refusal | None:
         """Read the head that `data` begins with; None if it is not complete yet."""
+        if self._request is not None and data.startswith(self._head):
+            return self._request
         line = _LINE(data)
-        fields = self._last
+        fields = self._fields
         if line is None or fields is None or not data.startswith(fields.block, line.end()):
             return self._read_anew(data, line)
         method, path, query = line.groups()
         start = line.end()
-        if method in _METHODS and fields.refusal is None and start <= self._limits.target_bytes:
-            return Request(method, path, query, fields, start + len(fields.block))
-        return self._refusal(method, fields)
+        if method not in _METHODS or fields.refusal or start > self._limits.target_bytes:
+            return self._refusal(method, fields)
+        size = start + len(fields.block)
+        self._head = data[:size]
+        self._request = Request(method, path, query, fields, size)
+        return self._request
 
     def _read_anew(self, data: bytes, line: re.Match[bytes] | None) -> Request | Refusal | None:
         end = data.find(HEAD_END) + len(HEAD_END)
@@ -148,7 +158,7 @@ class RequestReader:
         if line[1] not in _METHODS:
             return _METHOD_REFUSED
         try:
-            self._last = self._read_fields(data[:end], line.end())
+            self._fields = self._read_fields(data[:end], line.end())
         except Malformed as error:
             return malformed(str(error))
         return self.read(data)
@@ -188,6 +198,7 @@ class RequestReader:
         if authority is None or b"#" in target:
             return malformed("the target is neither a path nor an http URL with one")
         request = self.read(b"%b %b HTTP/1.1\r\n%b" % (method, target, head[line.end() :]))
+        self._request = None  # it was read from another spelling of the head
         if isinstance(request, Request):
             if request.fields.host.lower() != authority.lower():
                 return malformed("the authority in the target is not the one in Host")

@@ -164,6 +164,23 @@ def test_plain_http_is_refused_as_a_service(authority: Words) -> None:
     assert refused(decide(authority, b"/api/v1/x")).refusal.code == "credential_refused"
 
 
+def test_a_repeated_request_is_judged_by_what_holds_now(authority: Words) -> None:
+    head = b"GET /api/v1/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer %b\r\n\r\n" % GOOD
+    request = RequestReader(GatewayLimits()).read(head)
+    assert isinstance(request, Request)
+    authorization = Authorization(authority, Resource(GATEWAY, ISSUER))
+    first = authorization.decide(request)
+    assert authorization.decide(request) is first
+    authority.known = replace(authority.known, scopes=("keyed.all",))
+    assert refused(authorization.decide(request)).refusal.code == "policy_denied"
+    authority.known = replace(authority.known, scopes=("api.read",))
+    narrowed = authorization.decide(request)
+    assert isinstance(narrowed, Admission)
+    assert narrowed.decision.scope == "api.read"
+    authority.known = "revoked"  # type: ignore[assignment]
+    assert refused(authorization.decide(request)).refusal.code == "token_invalid"
+
+
 def test_a_new_policy_counts_from_the_next_request(authority: Words) -> None:
     head = b"GET /api/v1/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer %b\r\n\r\n" % GOOD
     request = RequestReader(GatewayLimits()).read(head)

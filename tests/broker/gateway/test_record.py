@@ -11,7 +11,7 @@ from broker.gateway.authorize import Admission, Rejection
 from broker.gateway.grammar import Field
 from broker.gateway.metrics import GatewayMetrics
 from broker.gateway.problems import Refusal
-from broker.gateway.record import Recorder
+from broker.gateway.record import ECHOED, Recorder
 from broker.gateway.request import Request, RequestFields
 from broker.gateway.route import Route
 from broker.model import Allow, AuditRecord, Grant
@@ -63,12 +63,13 @@ def recorder(trail: Lines) -> Recorder:
 def test_intent_and_outcome_of_one_operation() -> None:
     trail = Lines()
     durable: list[Exception | None] = []
-    intent = recorder(trail).intend(admission(b"key=secret"), "192.0.2.1", durable.append)
+    admitted = admission(b"key=secret")
+    operation = recorder(trail).intend(admitted, "192.0.2.1", durable.append)
     assert durable == [None]
-    assert intent == trail.records[0]
-    recorder(trail).settle(intent, ("allow", 201, None), 0.0123456, (5, 7))
-    outcome = trail.records[1]
-    assert isinstance(outcome, AuditRecord)
+    recorder(trail).settle(admitted, operation, ("allow", 201, None, False), 0.0123456, (5, 7))
+    intent, outcome = trail.records
+    assert operation == intent.operation
+    assert type(intent) is type(outcome) is AuditRecord
     assert (
         intent._asdict() | {"time": 0}
         == AuditRecord(
@@ -146,10 +147,37 @@ def test_a_refusal_before_its_service_is_known_keeps_the_whole_path() -> None:
 def test_a_trail_that_fails() -> None:
     trail = Lines()
     writer = recorder(trail)
-    intent = writer.intend(admission(), None, lambda _: None)
+    admitted = admission()
+    operation = writer.intend(admitted, None, lambda _: None)
     trail.works = False
     with pytest.raises(AuditUnavailable):
         writer.intend(admission(), None, lambda _: None)
     assert not writer.reject(Rejection(Refusal("token_missing", "none")), None, None)
-    writer.settle(intent, ("allow", 200, None), 0.1, (0, 0))
+    writer.settle(admitted, operation, ("allow", 200, None, False), 0.1, (0, 0))
     assert len(trail.records) == 1
+
+
+def test_a_request_that_is_repeated_is_recorded_anew() -> None:
+    trail, admitted = Lines(), admission()
+    writer = recorder(trail)
+    for number in range(3):
+        operation = writer.intend(admitted, "192.0.2.1", lambda _: None)
+        writer.settle(admitted, operation, ("allow", 200 + number, None, False), 0.1, (0, number))
+    assert [record.status for record in trail.records] == [None, 200, None, 201, None, 202]
+    assert len({record.operation for record in trail.records}) == 3
+    assert {record.source_address for record in trail.records} == {"192.0.2.1"}
+
+
+def test_an_echo_is_on_record() -> None:
+    trail, admitted = Lines(), admission()
+    writer = recorder(trail)
+    for detail in (None, "upstream_closed: cut"):
+        operation = writer.intend(admitted, None, lambda _: None)
+        writer.settle(admitted, operation, ("allow", 200, detail, True), 0.1, (0, 0))
+    details = [record.detail for record in trail.records if record.phase == "outcome"]
+    assert details == [ECHOED, f"upstream_closed: cut; {ECHOED}"]
+
+
+def test_an_outcome_follows_an_intent() -> None:
+    with pytest.raises(RuntimeError):
+        recorder(Lines()).settle(admission(), "x", ("allow", 200, None, False), 0.1, (0, 0))

@@ -168,6 +168,28 @@ def test_what_can_become_no_request_is_not_waited_for(data: bytes) -> None:
     assert refused(data) == "malformed_request"
 
 
+def test_a_repeated_head_is_read_once() -> None:
+    one = reader()
+    first = one.read(HEAD)
+    assert one.read(HEAD + b"more") is first
+    assert one.read(HEAD[:-1]) is None
+    other = one.read(HEAD.replace(b"/x?", b"/y?"))
+    assert isinstance(other, Request)
+    assert other.path == b"/api/v1/y"
+    assert one.read(HEAD) is not first
+
+
+def test_another_spelling_of_a_head_is_read_anew() -> None:
+    one = reader()
+    absolute = HEAD.replace(b"/api", b"http://gateway.test/api", 1)
+    for _ in range(2):
+        first, second = one.read(absolute), one.read(HEAD)
+        assert isinstance(first, Request)
+        assert isinstance(second, Request)
+        assert (first.size, second.size) == (len(absolute), len(HEAD))
+        assert first.path == second.path == b"/api/v1/x"
+
+
 def test_repeated_fields_are_read_once() -> None:
     one = reader()
     first, second = one.read(HEAD), one.read(HEAD.replace(b"/x?a=1", b"/y") + b"more")
