@@ -87,21 +87,12 @@ def _seconds(value: object) -> object:
     return value
 
 
-def _switch(value: object) -> object:
-    # YAML before 1.2, and JSON, have booleans for it.
-    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
-
-
 SecretReference = Annotated[
     str, AfterValidator(_reference), Field(json_schema_extra={"pattern": _REFERENCE})
 ]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 CookieName = Annotated[str, AfterValidator(_cookie_name)]
 HeaderText = Annotated[str, AfterValidator(_header_text)]
-Switch = Annotated[
-    Literal["on", "off"],
-    BeforeValidator(_switch, json_schema_input_type=Literal["on", "off"] | bool),
-]
 Timeout = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str | float)]
 
 
@@ -231,17 +222,13 @@ class Timeouts(_Model):
 
 
 class HttpApiService(_Model):
-    """The fields of a service of this kind.
-
-    Unless `scrub` is off, a credential that the service echoes is replaced in its responses;
-    these are then asked for whole and uncompressed, and a secret needs 8 bytes at least.
-    """
+    """The fields of a service of this kind; `scrub` hides a credential that it echoes."""
 
     base_url: str
     credential: Credential
     allow_private: bool = False
     insecure_http: bool = False
-    scrub: Switch = "on"
+    scrub: Literal["on", "off", True, False] = "on"
     ca_file: Annotated[str, Field(pattern=r"^/")] | None = None
     timeouts: Timeouts = Timeouts()
 
@@ -359,7 +346,7 @@ def _upstream(config: HttpApiService) -> Upstream:
         base_path=path.encode(),
         allow_private=config.allow_private,
         insecure_http=config.insecure_http,
-        scrub=config.scrub == "on",
+        scrub=config.scrub in {True, "on"},
         ca_file=config.ca_file,
         connect_timeout=config.timeouts.connect,
         first_byte_timeout=config.timeouts.first_byte,

@@ -43,7 +43,7 @@ WRITE: dict[str, Write] = {
     "PERCENT": lambda secret: escaped(secret, "%{:02X}"),
     "percent, first alone": lambda secret: b"%%%02x" % secret[0] + secret[1:],
     "percent, last alone": lambda secret: secret[:-1] + b"%%%02x" % secret[-1],
-    "JSON": lambda secret: json.dumps({"a": secret.decode()}).encode(),
+    "JSON": lambda secret: json.dumps({"a": secret.decode("latin-1")}).encode(),
     "JSON \\u": lambda secret: escaped(secret, "\\u{:04x}"),
     "JSON \\U": lambda secret: escaped(secret, "\\u{:04X}"),
     "JSON, some alone": lambda s: b"".join(

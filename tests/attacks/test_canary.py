@@ -14,6 +14,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import pytest
 from ahocorasick_rs import BytesAhoCorasick
 
 from tests.attacks.echoes import pieces
@@ -90,6 +91,7 @@ def store(home: BrokerHome, canaries: Mapping[str, bytes]) -> dict[str, str]:
     return references
 
 
+@pytest.mark.timeout(120 + REQUESTS // 50)
 async def test_no_canary_comes_out(tmp_path: Path) -> None:
     random = Random(4711)  # noqa: S311 - the same storm each time
     letters = string.ascii_letters + string.digits
