@@ -10,6 +10,7 @@ closely.
 
 from __future__ import annotations
 
+import re
 from functools import cached_property
 from hashlib import sha256
 from itertools import pairwise
@@ -28,13 +29,18 @@ from broker.gateway.spellings import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    Ranges = list[tuple[int, int]]
+    Ranges = Sequence[tuple[int, int]]
 
 SHORTEST: Final = 8
 """Bytes a secret must have: one that is shorter stands by chance in what it is no part of."""
 
+_MANY: Final = 32
+"""Needles beyond which they are no longer looked at one by one: somebody may have sown them."""
+
+_EVERYWHERE: Final[Ranges] = ((0, 0),)
+_OPENING: Final = 12
 _FILLERS: Final = b"*~!.,|^$@(){}[]<>?:"
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _STATUS: Final = len(b"HTTP/1.1 200")
@@ -111,6 +117,8 @@ class Scrubber:
         found = self._needles.find_matches_as_indexes(data)
         if not found:
             return []
+        if len(found) > _MANY:
+            return _EVERYWHERE
         hits = []
         for number, start, end in found:
             if number < len(self._texts) or self._is_escape(data, start, end):
@@ -135,6 +143,9 @@ class Scrubber:
 
     def _starts(self, data: bytes, hits: Ranges) -> Iterator[int]:
         """Yield where an occurrence of a secret may begin, in order."""
+        if hits is _EVERYWHERE:
+            yield from (match.start() for match in self._openings.finditer(data))
+            return
         beginning, done = self._beginning, 0
         for first, end in hits:
             for start in range(max(done, first), end):
@@ -177,6 +188,15 @@ class Scrubber:
             for byte in one.first:
                 beginning.setdefault(byte, []).append(one)
         return beginning
+
+    @cached_property
+    def _openings(self) -> re.Pattern[bytes]:
+        """Find the first characters of each spelling, wherever they stand.
+
+        The rest is compared more slowly, so these go beyond the prefixes that keys have in common.
+        """
+        openings = (one.expression(_OPENING) for one in self._spellings)
+        return re.compile(b"(?=%b)" % b"|".join(openings))
 
     @cached_property
     def _escapes(self) -> dict[bytes, set[int]]:

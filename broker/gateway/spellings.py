@@ -79,6 +79,12 @@ class Spelling:
             places = reached
         return Walk(max(places), is_open)
 
+    def expression(self, characters: int) -> bytes:
+        """Return a regular expression for the first characters."""
+        return b"".join(
+            b"(?:%b)" % b"|".join(map(re.escape, ways)) for ways in self._characters[:characters]
+        )
+
     def escapes(self) -> Iterator[tuple[bytes, frozenset[int]]]:
         """Yield each escape but the last character's, without its mark, and what may follow it.
 

@@ -72,6 +72,25 @@ def test_a_body_is_scrubbed_as_the_slow_way_has_it(case: tuple[list[bytes], byte
         assert result is body
 
 
+@given(bodies(), st.sampled_from(MARKS), st.integers(0, 40))
+def test_sown_with_escapes_it_is_scrubbed_alike(
+    case: tuple[list[bytes], bytes], mark: bytes, before: int
+) -> None:
+    known, body = case
+    body = mark * before + body + mark * (40 - before)
+    assert Scrubber(known).scrub(body) == scrubbed_whole(known, body)
+    _assert_scrubbed(known, body, [body[i : i + 50] for i in range(0, len(body), 50)])
+
+
+@pytest.mark.timeout(30)
+@pytest.mark.parametrize(
+    "seed", [b"%4", b"%73", b"%73%6b", b"&#", b"\\u0073k", b"%73k_live_", b"sk_live_%37", KEY[:-2]]
+)
+def test_whatever_is_sown_a_mebibyte_is_scrubbed_in_bounded_time(seed: bytes) -> None:
+    body = seed * ((1 << 20) // len(seed))
+    assert Scrubber([KEY]).scrub(body) == body
+
+
 @given(bodies(), st.data())
 def test_chunks_make_no_difference(case: tuple[list[bytes], bytes], data: st.DataObject) -> None:
     known, body = case
