@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
 import pytest
@@ -76,7 +77,8 @@ def setting(tmp_path: Path) -> Setting:
 
 
 def test_a_task_token_has_its_grant(setting: Setting) -> None:
-    grant = setting.authority.grant(setting.token())
+    token = setting.token()
+    grant = setting.authority.grant(token, sha256(token).digest())
     assert isinstance(grant, Grant)
     assert grant.scopes == ("api.read",)
     assert setting.authority.parent(setting.token()).agent == "bot"
@@ -84,7 +86,7 @@ def test_a_task_token_has_its_grant(setting: Setting) -> None:
 
 @pytest.mark.parametrize("token", [b"", b"a.b.c", b"\xff"])
 def test_what_is_none_has_a_word_for_why(setting: Setting, token: bytes) -> None:
-    assert setting.authority.grant(token) == "malformed"
+    assert setting.authority.grant(token, sha256(token).digest()) == "malformed"
     with pytest.raises(InvalidToken):
         setting.authority.parent(token)
 
