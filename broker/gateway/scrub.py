@@ -78,12 +78,16 @@ class Scrubber:
         return self._replace(data, self._hits(data), self._first_open(data, 0))
 
     def scrub_head(self, head: bytes) -> bytes:
-        """Return a response head without the secrets; lines stay lines, and frame the same."""
+        """Return a response head without the secrets; the same object if there are none in it.
+
+        Lines stay lines, and frame the same.
+        """
         if not self._hits(head):
             return head
         first, *lines = head.split(b"\r\n")
         first = first[:_STATUS] + self.scrub(first[_STATUS:])
-        return b"\r\n".join([first, *map(self._scrub_line, lines)])
+        scrubbed = b"\r\n".join([first, *map(self._scrub_line, lines)])
+        return head if scrubbed == head else scrubbed
 
     def _scrub_line(self, line: bytes) -> bytes:
         name, colon, value = line.partition(b": ")
@@ -244,7 +248,7 @@ class Scrubbing:
     def head(self, lines: bytes) -> bytes:
         """Return the response's head, scrubbed."""
         scrubbed = self._scrubber.scrub_head(lines)
-        self.found |= scrubbed is not lines and scrubbed != lines
+        self.found |= scrubbed is not lines
         return scrubbed
 
     def content(self, content: bytes, *, done: bool) -> bytes:
