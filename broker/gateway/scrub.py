@@ -41,7 +41,7 @@ _MANY: Final = 32
 
 _EVERYWHERE: Final[Ranges] = ((0, 0),)
 _OPENING: Final = 12
-_FILLERS: Final = b"*~!.,|^$@(){}[]<>?:"
+_FILLERS: Final = b"*~!.,|^$@(){}[]<>?:\xff"
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _STATUS: Final = len(b"HTTP/1.1 200")
 
@@ -60,7 +60,7 @@ class Scrubber:
         needles = [text[:-1] for text in self._texts] + sorted(escape_heads(self._texts))
         # The standard kind of match would find the same places, without vector instructions.
         self._needles = BytesAhoCorasick(needles, matchkind=MatchKind.LeftmostFirst)
-        self._filler = next((one for one in _FILLERS if one not in b"".join(known)), _FILLERS[0])
+        self._filler = next((one for one in _FILLERS if one not in b"".join(known)), _FILLERS[-1])
 
     def __repr__(self) -> str:
         return "Scrubber(hidden)"
