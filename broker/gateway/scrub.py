@@ -166,6 +166,7 @@ class Scrubber:
         if lowest >= size or data[-1] not in self._alphabet:
             return size
         lowest = max(lowest, size - self.longest + 1)
+        lowest += len(data[lowest:].rstrip(self._alphabet))
         escaped = any(mark in data[-LONGEST_ESCAPE - 1 :] for mark in ESCAPE_MARKS)
         if not escaped and data[-2:] not in self._pairs:
             lowest = max(lowest, size - 1)
@@ -217,9 +218,9 @@ class Scrubber:
         return frozenset(bytes(pair) for text in self._texts for pair in pairwise(text))
 
     @cached_property
-    def _alphabet(self) -> frozenset[int]:
+    def _alphabet(self) -> bytes:
         """Each byte that may stand in an occurrence."""
-        return frozenset().union(*(one.alphabet for one in self._spellings))
+        return bytes(sorted(set().union(*(one.alphabet for one in self._spellings))))
 
 
 _scrubbers: Final[WeakValueDictionary[bytes, Scrubber]] = WeakValueDictionary()
