@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from broker.model import AuditRecord
     from tests.broker.cli.conftest import Commands
 
-NOW = time.time()
-
 
 def journal_of(broker: Commands) -> Journal:
     settings = load_settings(broker.home)
@@ -43,20 +41,21 @@ def write(broker: Commands, *records: AuditRecord) -> None:
 @pytest.fixture
 def filled(broker: Commands) -> Commands:
     """An hour of work: one request that went well, one that was refused, one of another agent."""
+    now = time.time()
     write(
         broker,
-        record(operation="1", time=NOW - 3600, phase="intent", status=None, latency_ms=None),
-        record(operation="1", time=NOW - 3599),
+        record(operation="1", time=now - 3600, phase="intent", status=None, latency_ms=None),
+        record(operation="1", time=now - 3599),
         record(
             operation="2",
-            time=NOW - 1800,
+            time=now - 1800,
             method="POST",
             path="/v1/refunds",
             decision="deny",
             status=403,
             detail="no rule allows it",
         ),
-        record(operation="3", time=NOW - 60, agent="other", service="github", path="/user"),
+        record(operation="3", time=now - 60, agent="other", service="github", path="/user"),
     )
     return broker
 
@@ -125,7 +124,7 @@ def test_without_a_home_it_says_what_to_do(bare: Commands) -> None:
 def test_nothing_that_was_stored_steers_the_terminal(broker: Commands) -> None:
     journal = journal_of(broker)
     own: dict[str, Any] = {"action": "x", "detail": "\x1b[2J\r\nforged | line"}
-    journal._add_own(NOW, own)
+    journal._add_own(time.time(), own)
     journal.close()
     out = broker.ok("logs").out
     assert "\x1b" not in out
