@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 from contextlib import suppress
-from secrets import token_hex
 from dataclasses import replace
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
