@@ -58,7 +58,7 @@ class Chain:
         self._start: Final = f'{{"v":{VERSION},"writer":"{writer}","seq":'
         self._lasting: Final[dict[tuple[Any, ...], str]] = {}
         self._paths: Final[dict[str, str]] = {}
-        self._second: int | None = None
+        self._second: float | None = None
         self._second_text = ""
 
     @property
@@ -105,11 +105,11 @@ class Chain:
 
     def timestamp(self, time: float) -> str:
         """Return seconds since the epoch as RFC 3339, UTC, with microseconds."""
-        second = int(time // 1)
+        second = time // 1
         if second != self._second:
             self._second_text = strftime("%Y-%m-%dT%H:%M:%S.", gmtime(second))
             self._second = second
-        digits = str(1_000_000 + int((time - second) * 1e6))
+        digits = str(int((1 + time - second) * 1e6))  # a 1, and the six that are wanted
         return f"{self._second_text}{digits[1:]}Z"
 
     def _line(self, time: float, fields: str) -> bytes:
