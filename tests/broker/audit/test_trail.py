@@ -106,6 +106,22 @@ async def test_many_waiting_records_share_a_commit(trail: AuditTrail, commits: l
     assert len(commits) < 100
 
 
+async def test_a_commit_waits_for_others_only_after_it_served_a_crowd(
+    trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    monkeypatch.setattr(module, "sleep", pauses.append)
+    for _ in range(3):
+        await trail.record(record())
+    assert pauses == []
+    await asyncio.gather(*(trail.record(record()) for _ in range(200)))
+    before = len(pauses)
+    await trail.record(record())
+    assert len(pauses) == before + 1
+    await trail.record(record())
+    assert len(pauses) == before + 1
+
+
 async def test_what_nobody_waits_for_shares_the_commit_of_what_somebody_does(
     trail: AuditTrail, commits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
