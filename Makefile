@@ -9,7 +9,9 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 NODE := tests/components
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
-INSTALL := $(PIP) install --quiet --require-hashes
+# The lock files are complete. With its own resolver pip would take the newest release of a package
+# that another one wants with an extra, and then refuse it for having no hash.
+INSTALL := $(PIP) install --quiet --require-hashes --no-deps
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 \
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 ARGS ?=
