@@ -15,6 +15,7 @@ pytest_plugins = (
     "tests.components.oidc",
     "tests.components.openbao",
     "tests.components.postgres",
+    "tests.components.terraform",
     "tests.components.tls",
     "tests.fakes.issuer",
     "tests.fakes.token_bench",

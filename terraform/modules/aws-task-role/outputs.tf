@@ -13,6 +13,7 @@ output "policy_yaml" {
           role_arn    = aws_iam_role.task.arn
           region      = var.region
           max_session = var.max_session_duration
+          credentials = var.credentials
         },
         var.external_id == null ? {} : { external_id = var.external_id },
       )

@@ -18,6 +18,12 @@ variable "broker_arn" {
   }
 }
 
+variable "credentials" {
+  description = "What the service says under `credentials`: output of the module aws-broker."
+  type        = map(string)
+  default     = { type = "default" }
+}
+
 variable "region" {
   description = "Region whose STS the broker asks."
   type        = string
