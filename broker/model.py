@@ -161,11 +161,13 @@ class Lease:
 
         intent      about to be minted: from here on it may exist
         minted      it exists, and nobody has it yet
-        delivered   the agent has it
+        delivered   it is in use: the agent has it, or the gateway (see `delivery`)
         revoking    it is to end, and has not yet
         revoked     it has been ended, or was never minted
         expired     it has ended by itself
 
+    `delivery` says who has it: `credential` the agent, `proxy` the gateway of the process that
+    holds the claim. What the gateway has is due as soon as it is not claimed any more.
     `expires_at` is when it ends by itself at the latest, `grant_ends_at` when its grant does,
     `due_at` when it must be looked at next (None once it is over); times are in seconds since
     the epoch. `config` is the service as JSON, by which it was minted and will be revoked
@@ -190,6 +192,7 @@ class Lease:
     attempts: int = 0
     problem: str | None = None
     ended_at: float | None = None
+    delivery: Delivery = "credential"
 
 
 @dataclass(frozen=True, slots=True)

@@ -254,6 +254,24 @@ class Reserves(Protocol):
 
 
 @runtime_checkable
+class Presents(Protocol):
+    """A provider that mints, and knows how what it minted is written into requests.
+
+    The gateway then has a credential minted for a grant as an agent would (`Mints`, `Reserves`):
+    once, with a lease, ended with the grant, at revocation or by the reaper after a crash. The
+    provider keeps nothing.
+    """
+
+    def present(self, minted: Minted, request: CredentialRequest) -> Injection:
+        """Return what to write into the requests of a grant while `minted` is good.
+
+        Does no I/O. How long it stays fresh is for the broker to say. Raise `ProviderError` if
+        it cannot be written into a request.
+        """
+        ...
+
+
+@runtime_checkable
 class Revocable(Protocol):
     """A provider whose minted credentials can be ended before they expire."""
 

@@ -32,6 +32,7 @@ from broker.grants import Grants
 from broker.identity.base import Audiences
 from broker.leases.base import LeaseDesk
 from broker.leases.minting import Leases
+from broker.leases.proxied import Proxied
 from broker.leases.reaper import Reaper
 from broker.policy.plugins import InstalledPlugins
 from broker.revocations import Revocations
@@ -65,6 +66,7 @@ class Broker:
     storage: SqliteStorage
     vault: VaultBackend | None
     reaper: Reaper
+    proxied: Proxied
     grants: Grants
     revocations: Revocations
 
@@ -125,7 +127,6 @@ def _join(opened: _Opened) -> Broker:
     vault_calls = opened.vault.calls if opened.vault else None
     secrets = ProviderSecrets(opened.secrets)
     dependencies = Dependencies(secrets, http.client, time.time, vault_calls)
-    authority = Authority(opened.policies, grants, dependencies)
     desk = LeaseDesk(
         store=storage.leases,
         providers=Minters(InstalledPlugins(), dependencies),
@@ -133,6 +134,8 @@ def _join(opened: _Opened) -> Broker:
         trail=trail,
         clock=time.time,
     )
+    proxied = Proxied(desk, grants.is_revoked)
+    authority = Authority(opened.policies, grants, dependencies, proxied)
     leases = Leases(desk, policy=authority.policy, grant=authority.parent)
     registry = CollectorRegistry()
     gateway = _gateway(opened, authority, registry)
@@ -141,7 +144,8 @@ def _join(opened: _Opened) -> Broker:
         grants.learn(news, as_of)
         if news:
             gateway.cut(grants.is_revoked)
-            leases.wake.set()  # the store has marked what is to end with them
+            proxied.forget(grants.is_revoked)
+            desk.wake.set()  # the store has marked what is to end with them
 
     revocations = Revocations(storage.revocations, learn)
     control = ControlPlane(
@@ -160,7 +164,8 @@ def _join(opened: _Opened) -> Broker:
         secrets=opened.secrets,
         storage=storage,
         vault=opened.vault,
-        reaper=Reaper(desk, leases.wake),
+        reaper=Reaper(desk, desk.wake),
+        proxied=proxied,
         grants=grants,
         revocations=revocations,
     )

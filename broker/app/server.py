@@ -52,11 +52,13 @@ async def run(
                 broker.policies.watch(),
                 broker.revocations.follow(),
                 broker.reaper.run(),
+                broker.proxied.look_after(),
                 note_use(broker.grants, broker.storage),
                 _purge(broker),
                 _log_in_to_vault(broker),
             ):
                 stack.push_async_callback(_cancel, asyncio.create_task(work))
+            stack.push_async_callback(broker.proxied.close)
             await broker.gateway.start(listeners.gateway)
             stack.push_async_callback(broker.gateway.close, settings.drain)
             control = ControlServer(broker.control, settings.drain)

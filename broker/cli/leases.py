@@ -28,7 +28,10 @@ def leases(
     home: output.HomeOption = None,
     json: output.JsonOption = False,
 ) -> None:
-    """List credentials that have been minted and are not over, and what keeps them from ending."""
+    """List credentials that have been minted and are not over, and what keeps them from ending.
+
+    An agent has what is delivered; what is used the gateway writes into requests.
+    """
     from broker.app.home import open_keys
 
     settings = output.settings_from(home)
@@ -44,7 +47,7 @@ def leases(
                     lease.id,
                     lease.agent,
                     lease.scope,
-                    lease.state,
+                    _state(lease),
                     _ends(lease, now),
                     lease.problem or "-",
                 )
@@ -66,6 +69,12 @@ async def _leases(settings: Settings, *, over: bool) -> tuple[Lease, ...]:
         await storage.close()
 
 
+def _state(lease: Lease) -> str:
+    """Return where a lease stands: an agent has been given it, the gateway uses it."""
+    used = lease.state == "delivered" and lease.delivery == "proxy"
+    return "used" if used else lease.state
+
+
 def _ends(lease: Lease, now: float) -> str:
     if lease.ended_at is not None:
         return f"{now - lease.ended_at:.0f}s ago"
@@ -82,7 +91,8 @@ def _as_data(lease: Lease) -> dict[str, Any]:
         "service": lease.service,
         "scope": lease.scope,
         "provider": lease.provider,
-        "state": lease.state,
+        "state": _state(lease),
+        "delivery": lease.delivery,
         "created_at": lease.created_at,
         "grant_ends_at": lease.grant_ends_at,
         "expires_at": lease.expires_at,

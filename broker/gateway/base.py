@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.model import Agent, Decision, Deny, Grant, Scope, Service
-    from providers.base import Injects
+    from providers.base import Injection
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
 
@@ -74,8 +74,13 @@ class Authority(Protocol):
         """Return the policy in force."""
         ...
 
-    def injector(self, service: Service) -> Injects:
-        """Return the provider that supplies the credential of this service, as it was judged."""
+    async def injection(
+        self, policy: PolicySnapshot, service: Service, scope: str, grant: Grant
+    ) -> Injection:
+        """Return what to write into a grant's requests to a service, as `policy` judged them.
+
+        Raises `ProviderError` if there is no credential for that, now or at all.
+        """
         ...
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.inject import Credential
-from broker.model import Deny
-from providers.base import CredentialRequest, ProviderError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,31 +41,19 @@ class Credentials:
     async def obtain(self, admission: Admission) -> Credential:
         """Ask the provider; raise `ProviderError` if it has none, or none that is fit."""
         asked_at = self._clock()
-        grant, service, scope = admission.grant, admission.route.service, admission.decision.scope
-        constraints = admission.route.policy.constraints(scope, grant)
-        if isinstance(constraints, Deny):
-            raise ProviderError(constraints.reason)
-        injection = await self._authority.injector(service).injection(
-            CredentialRequest(
-                service=service.name,
-                agent=grant.agent,
-                grant=grant.jti,
-                scope=scope,
-                task=grant.task,
-                lifetime=max(0, int(grant.expires_at - time.time())),
-                constraints=constraints,
-            )
-        )
+        route, scope, grant = admission.route, admission.decision.scope, admission.grant
+        service = route.service
+        injection = await self._authority.injection(route.policy, service, scope, grant)
         credential = Credential(
             injection,
             service.token_slots,
             asked_at + injection.fresh_for,
-            scrub=admission.route.upstream.scrub,
+            scrub=route.upstream.scrub,
         )
         if injection.fresh_for > 0:
             if len(self._known) >= _MOST:
                 self._known.clear()
-            self._known[admission.route, scope, grant.jti] = credential
+            self._known[route, scope, grant.jti] = credential
         return credential
 
     def sweep(self) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
+
+from broker.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -26,6 +30,8 @@ Longer than `PATIENCE`, by what storage and trail may take."""
 _PURPOSE: Final = "leases"
 _RENEW_AT: Final = 2 / 3
 _WORTHWHILE: Final = 1.0
+
+_log: Final = logging.getLogger(__name__)
 
 
 class Providers(Protocol):
@@ -54,7 +60,7 @@ class LeaseDesk:
     """What whoever works on leases needs.
 
     `owner` names this worker to all that share the store; `clock` is wall time in seconds
-    since the epoch.
+    since the epoch. Set `wake` to have the reaper look for work at once.
     """
 
     store: LeaseStore
@@ -65,6 +71,15 @@ class LeaseDesk:
     owner: str = field(default_factory=lambda: secrets.token_hex(8))
     patience: float = PATIENCE
     stats: LeaseStats = field(default_factory=LeaseStats)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def end(self, lease: Lease, problem: str | None) -> None:
+        """Have a lease end as soon as may be; if that cannot be noted, it ends when it is due."""
+        try:
+            await self.store.end(lease.id, self.owner, self.clock(), problem)
+        except StorageError as error:
+            _log.error("lease %s is to be revoked, and is once it is due: %s", lease.id, error)
+        self.wake.set()
 
     def seal(self, lease: str, handle: Mapping[str, str]) -> bytes:
         """Return a handle as it is stored: readable with the master key, for this lease alone."""

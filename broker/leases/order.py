@@ -13,6 +13,7 @@ from providers.base import CredentialRequest
 if TYPE_CHECKING:
     from broker.model import Grant, Service
     from broker.policy.engine import Policy
+    from providers.base import Delivery
 
 _CODES: Final = {"delivery": "delivery_refused", "reason": "reason_required"}
 _SHORTEST_LIFE: Final = 1
@@ -34,7 +35,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What policy allows to be minted."""
+    """What policy allows to be minted, and for whom: the agent, or the gateway (`delivery`)."""
 
     grant: Grant
     service: Service
@@ -42,6 +43,7 @@ class Order:
     constraints: Any
     lifetime: int
     now: float
+    delivery: Delivery = "credential"
 
     def lease(self) -> Lease:
         """Return the intent to mint it; it is due at once, should its owner's claim end."""
@@ -60,6 +62,7 @@ class Order:
             grant_ends_at=self.now + self.lifetime,
             expires_at=self.now + life,
             due_at=self.now,
+            delivery=self.delivery,
         )
 
     def request(self) -> CredentialRequest:

@@ -73,7 +73,9 @@ class Reaper:
     async def _look_after(self, lease: Lease) -> None:
         now = self._desk.clock()
         try:
-            if lease.state == "delivered" and now < min(lease.expires_at, lease.grant_ends_at):
+            # What is a gateway's comes here once its grant, its time or the gateway is over.
+            agents = lease.state == "delivered" and lease.delivery == "credential"
+            if agents and now < min(lease.expires_at, lease.grant_ends_at):
                 await self._renew(lease, now)
             else:
                 await self._end(lease, now)

@@ -48,6 +48,8 @@ class Attempt:
         grant = self.grant
         elapsed = self._monotonic() - self._started
         told = [f"lease {self.lease.id}"] if self.lease else []
+        if self.lease is not None and self.lease.delivery == "proxy":
+            told.append("for the gateway")
         return AuditRecord(
             time=self._clock(),
             action=MINT,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from broker.model import EnrolledKey, Grant, Lease, LeaseState, Revocation, Session
 
@@ -53,7 +53,8 @@ class LeaseStore(Protocol):
     async def open(self, lease: Lease, owner: str, until: float, most: int) -> bool:
         """Store an intent that `owner` works on until then.
 
-        Return False, storing nothing, if the grant has `most` leases that are not over.
+        Return False, storing nothing, if the grant has `most` leases of the same delivery that
+        are not over.
         """
         ...
 
@@ -77,6 +78,21 @@ class LeaseStore(Protocol):
         """Note that the agent has what was minted, and release the claim; due again at `due_at`.
 
         Return False, changing nothing, if it is to end.
+        """
+        ...
+
+    async def use(self, lease: str, owner: str, expires_at: float, until: float) -> bool:
+        """Note that `owner`'s gateway uses what was minted, or renewed, and keep the claim.
+
+        It is due when the claim is over. Return False, changing nothing, if it is to end or no
+        longer `owner`'s.
+        """
+        ...
+
+    async def hold(self, leases: Collection[str], owner: str, until: float) -> frozenset[str]:
+        """Keep the claims on what `owner`'s gateway uses, until then or its end if that is sooner.
+
+        Return those that it may go on using; of the others nothing is changed.
         """
         ...
 

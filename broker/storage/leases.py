@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,14 +11,14 @@ from broker.storage.ended import is_ended
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from broker.model import LeaseState
     from broker.storage.committer import Committer
 
 _COLUMNS: Final = (
     "id, grant_jti, ancestors, agent, service, scope, provider, config, state, created_at, "
-    "grant_ends_at, expires_at, due_at, handle, attempts, problem, ended_at"
+    "grant_ends_at, expires_at, due_at, handle, attempts, problem, ended_at, delivery"
 )
 _LIVE: Final = "due_at IS NOT NULL"
 _RELEASED: Final = "claimed_by = NULL, claimed_until = 0"
@@ -30,13 +31,13 @@ class SqliteLeases:
         self._committer = committer
 
     async def open(self, lease: Lease, owner: str, until: float, most: int) -> bool:
-        """Store an intent that `owner` works on until then; False if `most` are not over."""
+        """Store an intent that `owner` works on until then; False if `most` such are not over."""
 
         def store(connection: sqlite3.Connection) -> bool:
             (live,) = connection.execute(
-                f"SELECT count(*) FROM leases WHERE {_LIVE} AND id IN "  # noqa: S608 - constants
+                f"SELECT count(*) FROM leases WHERE {_LIVE} AND delivery = ? AND id IN "  # noqa: S608 - constants
                 "(SELECT lease FROM lease_lineage WHERE jti = ?)",
-                (lease.grant,),
+                (lease.delivery, lease.grant),
             ).fetchone()
             if live >= most:
                 return False
@@ -88,6 +89,29 @@ class SqliteLeases:
             f"state = 'delivered', due_at = ?, {_RELEASED} WHERE id = ? AND state = 'minted'",
             (due_at, lease),
         )
+
+    async def use(self, lease: str, owner: str, expires_at: float, until: float) -> bool:
+        """Note that `owner`'s gateway uses it; False if it is to end, or another's."""
+        return await self._change(
+            "state = 'delivered', expires_at = ?, due_at = ?, claimed_until = ? "
+            "WHERE id = ? AND claimed_by = ? AND state IN ('minted', 'delivered')",
+            (expires_at, until, until, lease, owner),
+        )
+
+    async def hold(self, leases: Collection[str], owner: str, until: float) -> frozenset[str]:
+        """Keep what `owner`'s gateway uses, until then or its end; return what it may use."""
+
+        def keep(connection: sqlite3.Connection) -> frozenset[str]:
+            rows = connection.execute(
+                "UPDATE leases SET claimed_until = min(?1, expires_at, grant_ends_at), "
+                "due_at = min(?1, expires_at, grant_ends_at) "
+                "WHERE id IN (SELECT value FROM json_each(?2)) AND claimed_by = ?3 "
+                "AND state = 'delivered' RETURNING id",
+                (until, json.dumps(list(leases)), owner),
+            )
+            return frozenset(lease for (lease,) in rows)
+
+        return await self._committer.run(keep, writes=True)
 
     async def end(self, lease: str, owner: str, now: float, problem: str | None) -> bool:
         """Have a lease end as soon as may be, and release `owner`'s claim; False if it is over."""
@@ -233,7 +257,10 @@ class SqliteLeases:
 def end_leases(connection: sqlite3.Connection, jti: str, now: float) -> int:
     """Have all leases of a grant and of its descendants end; return how many."""
     return connection.execute(
-        f"UPDATE leases SET state = 'revoking', due_at = ? WHERE {_LIVE} "  # noqa: S608
+        # Whoever mints or renews one finds out itself; a gateway has it for long.
+        "UPDATE leases SET state = 'revoking', due_at = ?, claimed_until = "  # noqa: S608
+        "CASE WHEN state = 'delivered' AND delivery = 'proxy' THEN 0 ELSE claimed_until END "
+        f"WHERE {_LIVE} "
         "AND state != 'revoking' "
         "AND id IN (SELECT lease FROM lease_lineage WHERE jti = ?)",
         (now, jti),
@@ -259,6 +286,7 @@ def _row(lease: Lease) -> tuple[Any, ...]:
         lease.attempts,
         lease.problem,
         lease.ended_at,
+        lease.delivery,
     )
 
 

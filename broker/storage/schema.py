@@ -110,6 +110,7 @@ MIGRATIONS: Final = (
         "ALTER TABLE grants ADD COLUMN requests INTEGER NOT NULL DEFAULT 0",
         "ALTER TABLE grants ADD COLUMN used_at REAL",
     ),
+    ("ALTER TABLE leases ADD COLUMN delivery TEXT NOT NULL DEFAULT 'credential'",),
 )
 
 _APPLICATION_ID: Final = 0x41544B42  # "ATKB": tells our databases from any other SQLite file

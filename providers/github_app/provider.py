@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,9 +23,6 @@ if TYPE_CHECKING:
 
 TOKEN_LIFE: Final = 3600
 """Seconds that GitHub lets an installation token live, whatever is asked for."""
-
-SPARE: Final = 120.0
-"""How long before its end, in seconds, a token is no longer put into requests."""
 
 _IMPLIED: Final = {"metadata": "read"}
 _LOOKUP_FOR: Final = 600.0
@@ -62,24 +57,14 @@ class _Wanted:
         return json.dumps(body).encode()
 
 
-@dataclass(slots=True)
-class _Held:
-    """A token that stays inside; whoever mints it has the lock."""
-
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    minted: Minted | None = None
-
-
 class GithubApp:
-    """Mint tokens (`Mints`, `Revocable`), or put them into requests (`Injects`)."""
+    """Mint tokens (`Mints`, `Revocable`), and say how they go into requests (`Presents`)."""
 
     def __init__(self, config: GithubAppService, dependencies: Dependencies) -> None:
         self._config: Final = config
         self._api: Final = GithubApi(config, dependencies)
         self._clock: Final = dependencies.clock
         self._installation: _Installation | None = None
-        self._held: Final[dict[tuple[str, str], _Held]] = {}
-        self._retiring: Final[set[asyncio.Task[None]]] = set()
 
     async def mint(self, request: CredentialRequest) -> Minted:
         """Mint a token for the scope's repositories and permissions, and see that it is one."""
@@ -103,39 +88,12 @@ class GithubApp:
         if answer.status not in {httpx.codes.NO_CONTENT, httpx.codes.UNAUTHORIZED}:
             raise failed(answer)
 
-    async def injection(self, request: CredentialRequest) -> Injection:
-        """Return a token for this grant alone, the same until shortly before its end.
-
-        It is revoked when the grant's time is over.
-        """
-        key = (request.grant, request.constraints.model_dump_json())
-        held = self._held.setdefault(key, _Held())
-        async with held.lock:
-            minted = held.minted
-            if minted is None or minted.expires_at - self._clock() <= SPARE:
-                minted = held.minted = await self.mint(request)
-                self._retire_later(key, minted, request.lifetime)
-        token, left = minted.fields["token"], minted.expires_at - self._clock()
+    def present(self, minted: Minted, request: CredentialRequest) -> Injection:  # noqa: ARG002
+        """Return the header that GitHub reads a token from."""
+        token = minted.fields["token"]
         return Injection(
-            headers=((b"Authorization", Secret(b"Bearer " + token.reveal())),),
-            secrets=(token,),
-            fresh_for=max(0.0, min(left - SPARE, request.lifetime)),
+            headers=((b"Authorization", Secret(b"Bearer " + token.reveal())),), secrets=(token,)
         )
-
-    def _retire_later(self, key: tuple[str, str], minted: Minted, lifetime: int) -> None:
-        life = min(float(lifetime), minted.expires_at - self._clock())
-        task = asyncio.create_task(self._retire(key, minted, life))
-        self._retiring.add(task)
-        task.add_done_callback(self._retiring.discard)
-
-    async def _retire(self, key: tuple[str, str], minted: Minted, life: float) -> None:
-        """Forget a token that never left once its grant is over, and end it if that works."""
-        await asyncio.sleep(life)
-        held = self._held.get(key)
-        if held is not None and held.minted is minted:
-            del self._held[key]
-        with suppress(ProviderError):
-            await self.revoke(minted.handle)
 
     async def _installed(self) -> _Installation:
         """Return where the App is installed, as GitHub said within the last minutes."""

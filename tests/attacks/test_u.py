@@ -359,7 +359,7 @@ async def test_u6_the_broker_vault_and_the_database_are_out_of_reach(
 ) -> None:
     async with recording_upstream() as vault:
         guarded = GatewayServer(
-            Authority(gateway.store, gateway.grants, gateway.authority._dependencies),  # type: ignore[arg-type]
+            Authority(gateway.store, gateway.grants, gateway.authority._dependencies, None),  # type: ignore[arg-type]
             gateway.trail,
             resource=Resource(GATEWAY, ISSUER),
             redact_path=lambda path: path.decode("ascii", "replace"),

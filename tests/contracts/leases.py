@@ -105,6 +105,57 @@ class LeaseStoreContract:
         assert not await store.delivered("lease-1", NOW + 700)
         assert await store.counts() == {}
 
+    async def test_what_a_gateway_uses_is_its_own_while_it_is_held(
+        self, store: LeaseStore, other: LeaseStore
+    ) -> None:
+        await _use(store, NOW + 40)
+        used = await other.lease("lease-1")
+        assert used is not None
+        assert (used.state, used.delivery, used.due_at) == ("delivered", "proxy", NOW + 40)
+        assert await other.claim(REAPER, NOW + 39, LATE, 10) == ()
+        assert await store.hold(["lease-1", "lease-2"], MINTER, NOW + 80) == {"lease-1"}
+        assert await store.hold(["lease-1"], "somebody", NOW + 800) == frozenset()
+        assert await store.hold([], MINTER, NOW + 800) == frozenset()
+        assert await other.claim(REAPER, NOW + 79, LATE, 10) == ()
+        (lost,) = await other.claim(REAPER, NOW + 80, NOW + 100, 10)
+        assert (lost.state, lost.handle) == ("delivered", HANDLE)
+        assert await store.hold(["lease-1"], MINTER, NOW + 120) == frozenset()
+        assert not await store.use("lease-1", MINTER, NOW + 600, NOW + 120)
+
+    async def test_it_is_held_no_longer_than_it_and_its_grant_live(self, store: LeaseStore) -> None:
+        await _use(store, NOW + 40)
+        assert await store.hold(["lease-1"], MINTER, NOW + 5000)
+        assert await store.claim(REAPER, NOW + 599, LATE, 10) == ()
+        assert await store.use("lease-1", MINTER, NOW + 6000, NOW + 610)  # renewed
+        assert await store.claim(REAPER, NOW + 609, LATE, 10) == ()
+        assert await store.hold(["lease-1"], MINTER, NOW + 5000)
+        assert await store.claim(REAPER, NOW + 899, LATE, 10) == ()
+        (over,) = await store.claim(REAPER, NOW + 900, NOW + 901, 10)
+        assert over.expires_at == NOW + 6000
+
+    async def test_what_is_to_end_is_used_no_more(self, store: LeaseStore) -> None:
+        await store.open(replace(LEASE, delivery="proxy"), MINTER, SOON, 5)
+        assert not await store.use("lease-1", MINTER, NOW + 600, NOW + 40)  # not minted yet
+        await store.minted("lease-1", HANDLE, NOW + 600, NOW + 1)
+        await store.end_grant("grant-1", NOW + 1)
+        assert not await store.use("lease-1", MINTER, NOW + 600, NOW + 40)
+
+    async def test_an_end_asked_for_while_a_gateway_uses_it_waits_for_nothing(
+        self, store: LeaseStore
+    ) -> None:
+        await _use(store, NOW + 40)
+        assert await store.end_grant("grant-0", NOW + 1) == 1
+        assert await store.hold(["lease-1"], MINTER, NOW + 80) == frozenset()
+        (due,) = await store.claim(REAPER, NOW + 1, LATE, 10)
+        assert due.state == "revoking"
+
+    async def test_what_agents_have_and_gateways_use_is_counted_apart(
+        self, store: LeaseStore
+    ) -> None:
+        await _use(store, NOW + 40)
+        assert not await store.open(replace(LEASE, id="x", delivery="proxy"), MINTER, SOON, 1)
+        assert await store.open(replace(LEASE, id="x"), MINTER, SOON, 1)
+
     async def test_what_is_being_minted_is_nobody_elses(self, store: LeaseStore) -> None:
         await store.open(LEASE, MINTER, SOON, 5)
         assert await store.claim(REAPER, SOON - 1, LATE, 10) == ()
@@ -267,6 +318,12 @@ async def _deliver(store: LeaseStore) -> None:
     await store.open(LEASE, MINTER, SOON, 5)
     await store.minted("lease-1", HANDLE, NOW + 600, NOW + 1)
     await store.delivered("lease-1", NOW + 400)
+
+
+async def _use(store: LeaseStore, until: float) -> None:
+    await store.open(replace(LEASE, delivery="proxy"), MINTER, SOON, 5)
+    await store.minted("lease-1", HANDLE, NOW + 600, NOW + 1)
+    assert await store.use("lease-1", MINTER, NOW + 600, until)
 
 
 async def _close(store: LeaseStore, lease: str) -> None:

@@ -128,7 +128,7 @@ class GatewayBench:
         self.grants.learn(())
         self.metrics = GatewayMetrics()
         dependencies = Dependencies(self.secrets, lambda: None, time.time)
-        self.authority = Authority(self.store, self.grants, dependencies)  # type: ignore[arg-type]
+        self.authority = Authority(self.store, self.grants, dependencies, None)  # type: ignore[arg-type]
         self.server = GatewayServer(
             self.authority,
             self.trail,

@@ -18,6 +18,8 @@ from broker.grants import Grants
 from broker.keys.sealing import MasterKey
 from broker.leases.base import LeaseDesk
 from broker.leases.minting import Issued, Leases
+from broker.leases.order import Order
+from broker.leases.proxied import Proxied
 from broker.leases.reaper import Reaper
 from broker.model import Grant
 from broker.policy.loader import Document, load_policy
@@ -137,6 +139,19 @@ class LeaseBench:
             monotonic=self.clock,
         )
 
+    def proxied(self, **changes: Any) -> Proxied:
+        """Return what supplies the gateway of this worker, or of another, from the same store."""
+        desk = replace(self.desk, **changes)
+        return Proxied(desk, self.grants.is_revoked, monotonic=self.clock)
+
+    def order(self, scope: str = "reserving.use", **changes: Any) -> Order:
+        """Return what the gateway asks for."""
+        grant = replace(GRANT, **changes)
+        service = self.policy.services[self.policy.scopes[scope].service]
+        lifetime = int(grant.expires_at - self.clock())
+        constraints = self.policy.constraints(scope, grant)
+        return Order(grant, service, scope, constraints, lifetime, self.clock(), "proxy")
+
     def load(self, text: str) -> Policy:
         """Return a policy that knows the vendor's providers."""
         known = {"http_api": InstalledPlugins()["http_api"], **self.plugins}
@@ -170,6 +185,11 @@ class LeaseBench:
     async def only(self) -> Lease:
         """Return the one lease that there is."""
         (lease,) = await self.storage.leases.leases(over=True)
+        return lease
+
+    async def only_live(self) -> Lease:
+        """Return the one lease that is not over."""
+        (lease,) = await self.storage.leases.leases()
         return lease
 
     def records(self) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from providers.base import Minted, Plugin, ProviderError, Reserved, Secret
+from providers.base import Injection, Minted, Plugin, ProviderError, Reserved, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -69,6 +69,10 @@ class Plain:
         await self.vendor.answer("mint")
         fields = {"username": Secret(name.encode()), "password": Secret(b"hunter2")}
         return Minted(fields, expires_at, {"name": name}, renewable=True)
+
+    def present(self, minted: Minted, request: CredentialRequest) -> Injection:
+        value = b"%b %b" % (minted.handle["name"].encode(), request.scope.encode())
+        return Injection(headers=((b"X-Key", Secret(value)),))
 
 
 class Revoking(Plain):

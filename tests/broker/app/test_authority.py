@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -14,12 +15,13 @@ from broker.model import Grant
 from broker.reload import PolicyStore
 from broker.settings import Settings
 from broker.tokens import TaskTokens
-from providers.base import CredentialRequest, Dependencies, Secret
+from providers.base import Dependencies, Injection, ProviderError, Secret
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from broker.model import Service
+    from broker.leases.order import Order
+    from broker.policy.engine import Policy
 
 POLICY = """\
 identity_sources: {local: {type: local}}
@@ -28,11 +30,20 @@ services:
     provider: http_api
     base_url: https://api.example.com
     credential: {type: bearer, secret: "embedded:KEY"}
+  hub: {provider: github_app, app_id: 1, private_key: "embedded:PEM", installation: acme}
 scopes:
   api.read: {service: api, allow: ["GET /**"]}
+  hub.read:
+    service: hub
+    allow: ["GET /**"]
+    repositories: ["{agent}s-own"]
+    permissions: {contents: read}
 agents:
-  bot: {trust: [{source: local}], scopes: [api.read]}
+  bot: {trust: [{source: local}], scopes: [api.read, hub.read]}
 """
+GRANT = Grant(
+    "jti", "bot", "local", "bot", ("api.read",), int(time.time()), int(time.time()) + 60, "v", "bot"
+)
 
 
 class EchoedSecrets:
@@ -40,6 +51,17 @@ class EchoedSecrets:
 
     async def read(self, reference: str) -> Secret:
         return Secret(reference.encode())
+
+
+class RecordingProxied:
+    """What mints for the gateway, and is asked for it."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[Order, str]] = []
+
+    async def injection(self, order: Order, policy_version: str) -> Injection:
+        self.asked.append((order, policy_version))
+        return Injection(headers=((b"X-Key", Secret(b"minted")),))
 
 
 class Setting:
@@ -55,7 +77,8 @@ class Setting:
         grants = Grants(self.tokens, lambda: self.store.current)
         grants.learn(())
         dependencies = Dependencies(EchoedSecrets(), lambda: None, time.time)
-        self.authority = Authority(self.store, grants, dependencies)
+        self.proxied = RecordingProxied()
+        self.authority = Authority(self.store, grants, dependencies, self.proxied)  # type: ignore[arg-type]
 
     def token(self, scopes: tuple[str, ...] = ("api.read",)) -> bytes:
         """A task token of the agent `bot`."""
@@ -64,10 +87,11 @@ class Setting:
         grant = Grant("jti", "bot", "local", "bot", scopes, now, now + 60, version, "bot")
         return self.tokens.issue(grant).encode()
 
-    async def injected(self, service: Service) -> bytes:
-        """What goes into a request that was judged by this service's snapshot."""
-        request = CredentialRequest("api", "bot", "jti", "api.read", None, 60, None)
-        injection = await self.authority.injector(service).injection(request)
+    async def injected(self, policy: Policy, name: str = "api") -> bytes:
+        """What goes into a request to a service that was judged by this policy."""
+        injection = await self.authority.injection(
+            policy, policy.services[name], f"{name}.read", GRANT
+        )
         return injection.headers[0][1].reveal()
 
 
@@ -99,14 +123,34 @@ def test_the_policy_is_the_one_in_force(setting: Setting) -> None:
 
 
 async def test_p9_a_credential_is_that_of_the_snapshot_which_judged(setting: Setting) -> None:
-    old = setting.store.current.services["api"]
+    old = setting.store.current
     setting.document.write_text(POLICY.replace("KEY", "NEW"))
     setting.store.reload()
-    new = setting.store.current.services["api"]
-    for service, expected in ((old, b"KEY"), (new, b"NEW"), (old, b"KEY")):
-        assert await setting.injected(service) == b"Bearer embedded:" + expected
+    new = setting.store.current
+    for policy, expected in ((old, b"KEY"), (new, b"NEW"), (old, b"KEY")):
+        assert await setting.injected(policy) == b"Bearer embedded:" + expected
 
 
-def test_a_provider_is_built_once_a_policy(setting: Setting) -> None:
-    service = setting.store.current.services["api"]
-    assert setting.authority.injector(service) is setting.authority.injector(service)
+async def test_what_is_minted_is_minted_with_a_lease(setting: Setting) -> None:
+    policy = setting.store.current
+    assert await setting.injected(policy, "hub") == b"minted"
+    ((order, version),) = setting.proxied.asked
+    assert (order.grant, order.scope, order.delivery, version) == (
+        GRANT,
+        "hub.read",
+        "proxy",
+        policy.version,
+    )
+    assert order.service is policy.services["hub"]
+    assert order.constraints.repositories == ("bots-own",)
+    assert 0 < order.lifetime <= 60
+    assert await setting.injected(policy, "api") == b"Bearer embedded:KEY"
+    assert len(setting.proxied.asked) == 1
+
+
+async def test_constraints_that_cannot_be_filled_in_are_a_refusal(setting: Setting) -> None:
+    policy = setting.store.current
+    grant = replace(GRANT, agent="bot*")
+    with pytest.raises(ProviderError, match=r"hub\.read"):
+        await setting.authority.injection(policy, policy.services["hub"], "hub.read", grant)
+    assert setting.proxied.asked == []

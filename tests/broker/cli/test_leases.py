@@ -56,6 +56,23 @@ def test_those_that_are_not_over(broker: Commands) -> None:
     assert "Vault is \\x1b[2Jsealed" in revoking
 
 
+def test_what_the_gateway_uses_and_no_agent_has(broker: Commands) -> None:
+    async def use() -> None:
+        now = time.time()
+        storage = SqliteStorage(broker.home / "data" / "broker.db")
+        lease = replace(LEASE, grant_ends_at=now + 90, expires_at=now + 3600, delivery="proxy")
+        await storage.leases.open(lease, MINTER, now, 9)
+        await storage.leases.minted(LEASE.id, b"handle", now + 3600, now)
+        await storage.leases.use(LEASE.id, MINTER, now + 3600, now + 40)
+        await storage.close()
+
+    asyncio.run(use())
+    (shown,) = broker.ok("leases", "--json").data
+    assert (shown["state"], shown["delivery"]) == ("used", "proxy")
+    _, line = broker.ok("leases").out.splitlines()
+    assert line.split()[3:5] == ["used", "in"]
+
+
 def test_those_that_are_over_too_and_no_handle(broker: Commands) -> None:
     _keep(broker)
     ran = broker.ok("leases", "--all", "--json")

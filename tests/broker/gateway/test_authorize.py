@@ -16,7 +16,7 @@ from tests.fakes.gateway import ALL, GATEWAY, ISSUER, policy, policy_text
 
 if TYPE_CHECKING:
     from broker.policy.engine import Policy
-    from providers.base import Injects
+    from providers.base import Injection
 
 GOOD = b"eyJ.good.token"
 
@@ -35,8 +35,8 @@ class Words:
     def policy(self) -> Policy:
         return self.current
 
-    def injector(self, service: Any) -> Injects:
-        raise NotImplementedError(service)
+    async def injection(self, *asked: Any) -> Injection:
+        raise NotImplementedError(asked)
 
 
 @pytest.fixture

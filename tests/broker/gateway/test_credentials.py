@@ -10,11 +10,12 @@ from broker.gateway.credentials import Credentials
 from broker.gateway.grammar import Field
 from broker.gateway.request import Request, RequestFields
 from broker.gateway.route import Route
-from broker.model import Allow, Deny, Grant
-from providers.base import CredentialRequest, Injection, ProviderError, Secret
+from broker.model import Allow, Grant
+from providers.base import Injection, ProviderError, Secret
 from tests.fakes.gateway import policy, policy_text
 
 if TYPE_CHECKING:
+    from broker.gateway.base import PolicySnapshot
     from broker.model import Service
 
 POLICY = policy(policy_text(), 8080)
@@ -22,22 +23,20 @@ POLICY = policy(policy_text(), 8080)
 
 @dataclass
 class Mint:
-    """A provider that makes another credential each time."""
+    """An authority that has another credential each time."""
 
     fresh_for: float = 10.0
-    requests: list[CredentialRequest] = field(default_factory=list)
+    requests: list[tuple[object, ...]] = field(default_factory=list)
     refusal: ProviderError | None = None
 
-    async def injection(self, request: CredentialRequest) -> Injection:
-        self.requests.append(request)
+    async def injection(
+        self, policy: PolicySnapshot, service: Service, scope: str, grant: Grant
+    ) -> Injection:
+        self.requests.append((policy, service, scope, grant))
         if self.refusal is not None:
             raise self.refusal
         value = Secret(b"minted-%d" % len(self.requests))
         return Injection(headers=((b"X-Key", value),), fresh_for=self.fresh_for)
-
-    def injector(self, service: Service) -> Mint:
-        assert service.name in POLICY.services
-        return self
 
     def grant(self, token: bytes, digest: bytes) -> Any:
         raise NotImplementedError(token, digest)
@@ -83,13 +82,9 @@ async def test_a_credential_is_asked_for_once_while_it_is_fresh() -> None:
 
 
 async def test_the_provider_is_told_for_whom() -> None:
-    mint = Mint()
-    await Credentials(mint, Clock()).obtain(admission())
-    (request,) = mint.requests
-    assert replace(request, lifetime=0, constraints=None) == CredentialRequest(
-        "api", "tester", "j1", "api.all", "t", 0, None
-    )
-    assert request.lifetime > 10**6
+    mint, asked = Mint(), admission()
+    await Credentials(mint, Clock()).obtain(asked)
+    assert mint.requests == [(POLICY, ROUTES["api"].service, "api.all", asked.grant)]
 
 
 @pytest.mark.parametrize(
@@ -137,13 +132,3 @@ async def test_a_refusal_is_passed_on_and_not_kept() -> None:
         await credentials.obtain(admission())
     mint.refusal = None
     assert (await credentials.obtain(admission())).lines
-
-
-async def test_constraints_that_cannot_be_filled_in_are_a_refusal(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(type(POLICY), "constraints", lambda *_: Deny("unsafe", "template"))
-    mint = Mint()
-    with pytest.raises(ProviderError, match="unsafe"):
-        await Credentials(mint, Clock()).obtain(admission())
-    assert not mint.requests

@@ -13,7 +13,7 @@ from broker.storage.schema import MIGRATIONS, RECOVERY, explain, open_database
 if TYPE_CHECKING:
     from pathlib import Path
 
-RELEASED = ["4da243f5", "54a84176", "94661330"]
+RELEASED = ["4da243f5", "54a84176", "94661330", "f1323bd9"]
 """The beginning of each migration's digest. A released migration never changes: add another."""
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +10,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from broker.gateway.inject import Credential
-from providers.base import CredentialRequest, Injection, Minted, ProviderError
+from providers.base import CredentialRequest, Minted, ProviderError
 from providers.github_app import PLUGIN
 from providers.github_app.config import RANK, GithubAppScope
-from providers.github_app.provider import SPARE
 from tests.components.github import APP_ID, INSTALLATION
-from tests.components.process import wait_until
 from tests.fakes.github import Reply, refused
 from tests.fakes.github_bench import request
 
@@ -269,60 +266,17 @@ async def test_t4_not_even_a_scope_that_no_policy_can_have_is_sent(
     assert github_bench.github.orders == []
 
 
-def header(injection: Injection) -> str:
-    ((name, value),) = injection.headers
-    assert name == b"Authorization"
-    return value.reveal().decode()
-
-
-async def test_the_gateway_uses_one_token_for_a_grant(github_bench: GithubBench) -> None:
+async def test_the_gateway_can_write_what_was_minted(github_bench: GithubBench) -> None:
     provider = github_bench.provider()
-    asked = [request(), request(), request(permissions={"issues": "read"}), request("grant-2")]
-    first, same, narrower, other = await asyncio.gather(*map(provider.injection, asked))
-    assert header(first) == header(same)
-    assert len({header(first), header(narrower), header(other)}) == 3
-    assert header(first).removeprefix("Bearer ") in github_bench.github.live
-    assert first.secrets[0].reveal().decode() in github_bench.github.live
-    assert first.fresh_for == 600
-    assert len(github_bench.github.live) == 3
-
-
-async def test_the_gateway_can_write_what_it_is_given(github_bench: GithubBench) -> None:
-    injection = await github_bench.provider().injection(request())
+    minted = await provider.mint(request())
+    injection = provider.present(minted, request())
+    token = minted.fields["token"].reveal()
+    assert injection.secrets[0].reveal() == token
     slots = PLUGIN.token_slots(github_bench.service())
     credential = Credential(injection, slots, 1.0)
-    assert credential.lines.startswith(f"Authorization: {header(injection)}\r\n".encode())
+    assert credential.lines.startswith(b"Authorization: Bearer %b\r\n" % token)
     assert len(credential.lines) > 300  # no token's length is taken for granted
     assert {slot.kind for slot in slots} == {"bearer", "header", "basic"}
-
-
-async def test_a_token_is_not_used_up_to_its_end(github_bench: GithubBench) -> None:
-    provider = github_bench.provider()
-    first = await provider.injection(request(lifetime=7200))
-    assert 3600 - SPARE - 30 < first.fresh_for <= 3600 - SPARE
-    github_bench.clock.ahead += 3600 - SPARE - 60
-    again = await provider.injection(request(lifetime=7200))
-    assert (header(again), 0 < again.fresh_for <= 60) == (header(first), True)
-    github_bench.clock.ahead += 61
-    assert header(await provider.injection(request(lifetime=7200))) != header(first)
-
-
-async def test_a_token_that_stays_inside_ends_with_its_grant(github_bench: GithubBench) -> None:
-    provider = github_bench.provider()
-    await provider.injection(request(lifetime=1))
-    await provider.injection(request("grant-2"))
-    assert len(github_bench.github.live) == 2
-    await asyncio.to_thread(wait_until, lambda: len(github_bench.github.live) == 1, "its end")
-    await provider.injection(request(lifetime=1))
-    assert len(github_bench.github.live) == 2
-
-
-async def test_who_is_refused_a_token_may_ask_again(github_bench: GithubBench) -> None:
-    provider = github_bench.provider()
-    github_bench.github.replies["POST"] = [refused(502)]
-    with pytest.raises(ProviderError):
-        await provider.injection(request())
-    assert header(await provider.injection(request()))
 
 
 @pytest.fixture
