@@ -53,7 +53,7 @@ class Service:
 class Scope:
     """A named capability; `allow`, `deny` are rules as written, `constraints` the plugin's model.
 
-    `max_ttl` is in seconds.
+    `max_ttl` is in seconds. `websocket` says that a GET that it allows may open a websocket.
     """
 
     name: str
@@ -65,6 +65,7 @@ class Scope:
     max_ttl: int | None = None
     reason_required: bool = False
     risk: Risk | None = None
+    websocket: bool = False
     description: str | None = None
 
 

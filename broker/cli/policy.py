@@ -119,6 +119,9 @@ def explain(  # noqa: PLR0913 - the command's arguments and options
     *,
     agent: Annotated[str, typer.Option(metavar="NAME", help="Who asks.")],
     scope: Annotated[str, typer.Option(metavar="SCOPE", help="What its task token lists.")],
+    websocket: Annotated[
+        bool, typer.Option("--websocket", help="The request is to open a websocket.")
+    ] = False,
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -136,7 +139,8 @@ def explain(  # noqa: PLR0913 - the command's arguments and options
     from broker.policy.explain import explain as explained
 
     raw, _, query = os.fsencode(path).partition(b"?")
-    explanation = explained(_load(directory, home), agent, scope, Request(method, raw, query))
+    request = Request(method, raw, query, websocket)
+    explanation = explained(_load(directory, home), agent, scope, request)
     decision = explanation.decision
     data = {
         "decision": "allow" if isinstance(decision, Allow) else "deny",
@@ -221,7 +225,7 @@ def _print_explanation(explanation: Explanation) -> None:
 
     width = max(len(step.subject) for step in explanation.steps)
     for step in explanation.steps:
-        line = f"{step.kind:8}  {step.subject:{width}}  {step.finding}"
+        line = f"{step.kind:9}  {step.subject:{width}}  {step.finding}"
         typer.echo(typer.style(output.printable(line), bold=step.decisive))
     decision = explanation.decision
     if isinstance(decision, Allow):

@@ -122,6 +122,7 @@ def _scope(scope: Scope, policy: Policy) -> dict[str, Any]:
         "max_ttl": scope.max_ttl,
         "reason_required": scope.reason_required,
         "risk": scope.risk,
+        "websocket": scope.websocket,
         "delivery": sorted(scope.delivery),
         "agents": sorted(a.name for a in policy.agents.values() if scope.name in a.scopes),
     }
@@ -135,6 +136,7 @@ def _brief(rules: list[str]) -> str:
 def _conditions(item: dict[str, Any]) -> str:
     parts = [
         f"risk {item['risk']}" if item["risk"] else "",
+        "websockets" if item["websocket"] else "",
         "reason required" if item["reason_required"] else "",
         f"at most {item['max_ttl']}s" if item["max_ttl"] else "",
     ]

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from broker.gateway.problems import KINDS, Refusal
+from broker.gateway.problems import KINDS, Refusal, malformed
+from broker.gateway.request import SAFE
 from broker.gateway.route import Route
 from broker.gateway.slots import BEARER, find_token
+from broker.gateway.websocket import Handshake
 from broker.model import Allow, Deny
+from broker.policy.matching import open_ended
 
 if TYPE_CHECKING:
     from broker.gateway.base import Authority, PolicySnapshot, Resource
     from broker.gateway.inject import Forwarded
     from broker.gateway.record import Facts
     from broker.gateway.request import Request, RequestFields
-    from broker.model import Grant
+    from broker.model import Decision, Grant
 
 _MISPLACED: Final = Refusal(
     "token_misplaced",
@@ -24,8 +27,9 @@ _MISPLACED: Final = Refusal(
     remedy="send it in one place alone, such as Authorization: Bearer <task token>",
 )
 _UPGRADE_REFUSED: Final = Refusal(
-    "upgrade_refused", "no scope of this service allows another protocol"
+    "upgrade_refused", "no scope of the task token lets a websocket through here"
 )
+_NOT_A_GET: Final = malformed("a websocket is asked for by GET and nothing else")
 
 
 @dataclass(slots=True)
@@ -44,8 +48,10 @@ class Claim:
 class Admission:
     """A request that policy allows: for whom, where to, and by which rule.
 
-    `path` is the raw path after the service's name: the bytes that were judged. `facts` and
-    `forwarded` keep what the audit trail and the upstream are told each time it is repeated.
+    `path` is the raw path after the service's name: the bytes that were judged. `safe` is true
+    where the request changes nothing upstream. `handshake` is what it asks for, if that is a
+    websocket. `facts` and `forwarded` keep what the audit trail and the upstream are told each
+    time it is repeated.
     """
 
     request: Request
@@ -53,7 +59,9 @@ class Admission:
     grant: Grant
     decision: Allow
     path: bytes
+    safe: bool = False
     claim: Claim | None = None
+    handshake: Handshake | None = None
     facts: Facts | None = None
     forwarded: Forwarded | None = None
 
@@ -111,15 +119,53 @@ class Authorization:
             return Rejection(refusal, None, None, grant, policy.version)
         if token in path or (query is not None and token in query):
             verdict: Allow | Deny | Refusal = _MISPLACED
+        elif request.fields.handshake is not None:
+            return self._decide_on_websocket(request, route, grant, path, claim)
         else:
             verdict = claim.refusal or route.judge(grant.scopes, request.method, path, query)
         if isinstance(verdict, Allow):
-            request.admission = Admission(request, route, grant, verdict, path, claim)
+            safe = request.method in SAFE
+            request.admission = Admission(request, route, grant, verdict, path, safe, claim)
             return request.admission
         if isinstance(verdict, Deny):
-            would_do = _would_do(route, grant.agent, request.method, path, query)
+            holder = policy.agents.get(grant.agent)
+            may_have = holder.scopes if holder else ()
+            would_do = _would_do(route, may_have, request.method, path, query)
             verdict = self._denial(verdict, grant.agent, would_do)
         return Rejection(verdict, route.service.name, path, grant, policy.version)
+
+    def _decide_on_websocket(
+        self, request: Request, route: Route, grant: Grant, path: bytes, claim: Claim
+    ) -> Admission | Rejection:
+        """Judge a handshake by the scopes alone that say `websocket: true`."""
+        handshake, method, query = request.fields.handshake, request.method, request.query
+        verdict: Decision | Refusal = claim.refusal or _NOT_A_GET
+        if claim.refusal is None and isinstance(handshake, Refusal):
+            verdict = handshake
+        elif claim.refusal is None and method == b"GET":
+            verdict = route.judge(route.open_to_websockets(grant.scopes), method, path, query)
+            verdict = verdict if isinstance(verdict, Refusal) else open_ended(verdict)
+        if isinstance(verdict, Allow) and isinstance(handshake, Handshake):
+            request.admission = Admission(
+                request, route, grant, verdict, path, claim=claim, handshake=handshake
+            )
+            return request.admission
+        if not isinstance(verdict, Refusal):
+            verdict = self._no_websocket(route, grant, path, query)
+        return Rejection(verdict, route.service.name, path, grant, route.policy.version)
+
+    def _no_websocket(
+        self, route: Route, grant: Grant, path: bytes, query: bytes | None
+    ) -> Refusal:
+        holder = route.policy.agents.get(grant.agent)
+        able = route.open_to_websockets(holder.scopes if holder else ())
+        would_do = " or ".join(_would_do(route, able, b"GET", path, query))
+        remedy = (
+            f"ask {self._resource.issuer}/token for a task token with the scope {would_do}"
+            if would_do
+            else f"no scope of the agent {grant.agent} allows this path and says websocket: true"
+        )
+        return replace(_UPGRADE_REFUSED, remedy=remedy)
 
     def _denial(self, denied: Deny, agent: str, would_do: tuple[str, ...]) -> Refusal:
         """Return what to tell an agent whose task token does not allow a request."""
@@ -167,20 +213,15 @@ def _claim(fields: RequestFields, route: Route | None) -> Claim:
     refusal = None if route is None else route.refusal
     if presented.misplaced:
         refusal = _MISPLACED
-    elif fields.upgrades:
-        refusal = _UPGRADE_REFUSED
     return Claim(presented.token, sha256(presented.token).digest(), refusal)
 
 
 def _would_do(
-    route: Route, agent: str, method: bytes, path: bytes, query: bytes | None
+    route: Route, may_have: tuple[str, ...], method: bytes, path: bytes, query: bytes | None
 ) -> tuple[str, ...]:
-    """Return the scopes that the agent could ask for and that would allow the request."""
-    holder = route.policy.agents.get(agent)
+    """Return the scopes that an agent could ask for and that would allow the request."""
     return tuple(
-        scope
-        for scope in (holder.scopes if holder else ())
-        if isinstance(route.judge((scope,), method, path, query), Allow)
+        scope for scope in may_have if isinstance(route.judge((scope,), method, path, query), Allow)
     )
 
 

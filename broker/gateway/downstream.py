@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Final, cast
 
 from broker.gateway.authorize import Rejection
 from broker.gateway.base import METADATA_PATH
-from broker.gateway.framing import ChunkedBody, LengthBody
+from broker.gateway.framing import ChunkedBody, LengthBody, UntilCloseBody
 from broker.gateway.grammar import Malformed
 from broker.gateway.problems import REVOKED, UNRECORDED, Refusal, malformed, render, report
 from broker.gateway.relay import Relay
 from broker.gateway.request import RequestReader
+from broker.gateway.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -146,6 +147,12 @@ class AgentConnection(asyncio.Protocol):
             self._held = False
             self._transport.resume_reading()
 
+    def switch(self) -> None:
+        """Take whatever comes from now on as the request's, for the protocol has changed."""
+        self._body = UntilCloseBody()
+        self.release()
+        self._advance()
+
     def drain(self) -> None:
         """Close if no request is under way; otherwise the one under way is the last."""
         if self._relay is None and not self._in_head and self._transport is not None:
@@ -162,7 +169,7 @@ class AgentConnection(asyncio.Protocol):
         if relay is not None:
             if relay.deadline is None:
                 relay.deadline = now + relay.patience()
-            elif now >= relay.deadline:
+            if now >= relay.deadline:
                 relay.expire()
         elif self._deadline is None:
             self._deadline = now + self._patience()
@@ -248,7 +255,8 @@ class AgentConnection(asyncio.Protocol):
         if isinstance(verdict, Rejection):
             self._reject(verdict)
         else:
-            self._relay = Relay(works, self, verdict)
+            kind = Relay if verdict.handshake is None else Tunnel
+            self._relay = kind(works, self, verdict)
             self._relay.start()
         return True
 

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE
 from broker.gateway.scrub import SHORTEST, scrubber
 from broker.gateway.slots import cookie_pairs
+from broker.gateway.websocket import EXTENSIONS, REQUEST_LINES, Handshake
 from providers.base import ProviderError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ _ALWAYS: Final = _OF_THE_CONNECTION | _OVERRIDES | {b"authorization"}
 
 _TRANSFORMING: Final = frozenset(
     {b"accept-charset", b"accept-encoding", b"a-im", b"if-range", b"range", b"x-ms-range"}
+    | {EXTENSIONS}
 )
 """Fields by which an agent could have an echo cut to pieces or packed, past recognition."""
 
@@ -187,6 +189,8 @@ def _forwarded(fields: RequestFields, removal: Removal) -> _Fields:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     elif fields.length is not None:
         lines.append(b"Content-Length: %d\r\n" % fields.length)
+    if isinstance(fields.handshake, Handshake):
+        lines.append(REQUEST_LINES)
     pairs = (
         pair
         for field in fields.fields

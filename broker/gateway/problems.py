@@ -42,6 +42,7 @@ KINDS: Final = {
     "body_too_large": _Kind(413, "The request body is too large"),
     "target_too_long": _Kind(414, "The request target is too long"),
     "expectation_failed": _Kind(417, "The expectation is not known"),
+    "websocket_version_refused": _Kind(426, "That version of the protocol is not spoken here"),
     "head_too_large": _Kind(431, "The request head is too large"),
     "internal_error": _Kind(500, "The gateway failed"),
     "method_refused": _Kind(501, "The method is not let through"),
@@ -154,10 +155,14 @@ def render(refusal: Refusal, resource: Resource, *, body: bool, close: bool) -> 
     challenge = _challenge(refusal, resource)
     if challenge:
         lines.append(f"WWW-Authenticate: {challenge}")
+    options = ["close"] if close else []
+    if refusal.status == HTTPStatus.UPGRADE_REQUIRED:  # RFC 6455, 4.4; RFC 9110, 15.5.22
+        lines += ["Sec-WebSocket-Version: 13", "Upgrade: websocket"]
+        options.append("upgrade")
     if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
         lines.append("Retry-After: 1")
-    if close:
-        lines.append("Connection: close")
+    if options:
+        lines.append(f"Connection: {', '.join(options)}")
     head = "\r\n".join([*lines, "", ""]).encode("ascii")
     return head + document if body else head
 

@@ -13,7 +13,7 @@ from broker.errors import AuditUnavailable
 from broker.gateway.framing import LAST_CHUNK, chunk
 from broker.gateway.inject import upstream_head
 from broker.gateway.problems import UNRECORDED, Refusal, report, too_large, unsearchable
-from broker.gateway.request import IDEMPOTENT, SAFE
+from broker.gateway.request import IDEMPOTENT
 from broker.gateway.scrub import Scrubbing
 from broker.gateway.translate import translate
 from broker.gateway.upload import Upload
@@ -115,7 +115,7 @@ class Relay:
             self._client.refuse(UNRECORDED)
             return
         # Only with a credential at hand: to have one minted is an effect of its own.
-        if credential is not None and self._method in SAFE:
+        if credential is not None and self._admission.safe:
             self._send(credential)
 
     def add(self, content: bytes) -> None:

@@ -22,6 +22,7 @@ from broker.gateway.grammar import (
     read_framing,
 )
 from broker.gateway.problems import Refusal, head_too_large, malformed, too_large
+from broker.gateway.websocket import read_handshake
 from broker.policy.rules import METHODS
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ class RequestFields:
 
     `block` is the bytes themselves. `refusal` is why no request with these fields is served, if
     there is a reason. `closes` is true where the agent will not use the connection again,
-    `upgrades` where it asks for another protocol, `expects` where it waits for 100 (Continue).
+    `expects` where it waits for 100 (Continue). `handshake` is what it asks for where it wants
+    another protocol, or why that cannot be.
     `derived` keeps what authorisation and injection work out from the fields alone.
     """
 
@@ -70,12 +72,12 @@ class RequestFields:
         "derived",
         "expects",
         "fields",
+        "handshake",
         "has_body",
         "host",
         "length",
         "options",
         "refusal",
-        "upgrades",
     )
 
     def __init__(self, block: bytes, fields: tuple[Field, ...], body_limit: int) -> None:
@@ -94,7 +96,8 @@ class RequestFields:
         self.has_body = framing.chunked or bool(framing.length)
         self.options = connection_options(fields)
         self.closes = b"close" in self.options
-        self.upgrades = any(field.key == b"upgrade" for field in fields)
+        upgrades = any(field.key == b"upgrade" for field in fields)
+        self.handshake = read_handshake(fields, self.options, framing) if upgrades else None
         self.expects = bool(expected)
         self.refusal: Refusal | None = None
         if expected - {b"100-continue"}:

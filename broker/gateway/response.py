@@ -16,6 +16,7 @@ from broker.gateway.grammar import (
     read_fields,
     read_framing,
 )
+from broker.gateway.websocket import SWITCHING
 
 if TYPE_CHECKING:
     from broker.gateway.framing import Body
@@ -36,7 +37,6 @@ _OF_THE_UPSTREAM: Final = frozenset({b"content-location", b"location", b"set-coo
 """Fields that speak of the upstream's address or sessions, and have to be translated."""
 
 _PARTIAL: Final = 206
-_SWITCHING: Final = 101
 _OK: Final = 200
 _NO_CONTENT: Final = 204
 _BODILESS: Final = frozenset({_NO_CONTENT, 304})
@@ -50,7 +50,8 @@ class ResponseHead:
     an agent whose connection goes on, where that is the same for every request. `interim` is
     true for 1xx and `persistent` where the upstream keeps its connection open. `unsearchable`
     says why the body cannot be searched for a credential, if there is a reason; `clean_for` is
-    the scrubber that has found none in `ready`. `size` is the head's in bytes.
+    the scrubber that has found none in `ready`. `options` are what Connection names, `switching`
+    the fields of an answer that changes the protocol (101). `size` is the head's in bytes.
     """
 
     __slots__ = (
@@ -58,11 +59,13 @@ class ResponseHead:
         "clean_for",
         "interim",
         "length",
+        "options",
         "persistent",
         "ready",
         "size",
         "start",
         "status",
+        "switching",
         "translated",
         "unsearchable",
     )
@@ -76,12 +79,13 @@ class ResponseHead:
         self.size = len(head)
         self.status = int(line[2])
         self.interim = self.status < _OK
-        if self.status == _SWITCHING:
-            raise Malformed("it switches protocols, which nobody asked for")
         framing = read_framing(fields)
+        if self.interim and (framing.chunked or framing.length is not None):
+            raise Malformed("an interim answer (1xx) says that it has a body")
         if framing.chunked and line[1] == b"0":
             raise Malformed("HTTP/1.0 knows no Transfer-Encoding")
-        options = connection_options(fields)
+        options = self.options = connection_options(fields)
+        self.switching = fields if self.status == SWITCHING else ()
         dropped = options | _HOP_BY_HOP | _MISLEADING | _OF_THE_UPSTREAM
         self.chunked = framing.chunked
         self.length = framing.length

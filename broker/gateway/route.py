@@ -88,3 +88,8 @@ class Route:
                 self._allowed.clear()
             self._allowed[asked] = decision
         return decision
+
+    def open_to_websockets(self, scopes: tuple[str, ...]) -> tuple[str, ...]:
+        """Return those of the scopes that policy lets open a websocket."""
+        known = self.policy.scopes
+        return tuple(name for name in scopes if name in known and known[name].websocket)

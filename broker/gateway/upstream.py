@@ -13,6 +13,7 @@ from broker.gateway.framing import UntilCloseBody
 from broker.gateway.grammar import Malformed
 from broker.gateway.problems import Refusal, report
 from broker.gateway.response import ResponseReader
+from broker.gateway.websocket import SWITCHING
 
 if TYPE_CHECKING:
     from broker.gateway.framing import Body
@@ -67,8 +68,11 @@ class UpstreamConnection(asyncio.Protocol):
     """A connection to one upstream.
 
     `key` names the upstream, `idle_since` is when the pool first found the connection idle
-    since its last use, and `usable` is true while requests may be sent on it.
+    since its last use, and `usable` is true while requests may be sent on it. `switches` is
+    set where the request asks for another protocol: it is the connection's last.
     """
+
+    switches = False
 
     def __init__(self, key: str, limits: GatewayLimits, owner: Owner) -> None:
         self.key = key
@@ -117,6 +121,15 @@ class UpstreamConnection(asyncio.Protocol):
         """Read on."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    def finish(self) -> None:
+        """Close once what was written is sent, without a word to the receiver."""
+        self._receiver = None
+        self.usable = False
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.close()
+            asyncio.get_running_loop().call_later(self._limits.linger, transport.abort)
 
     def abort(self) -> None:
         """Close at once, without a word to the receiver."""
@@ -185,6 +198,8 @@ class UpstreamConnection(asyncio.Protocol):
             data, self._buffer = self._buffer + data, b""
         head = self._reader.read(data)
         while head is not None and head.interim:
+            if head.status == SWITCHING and self.switches:
+                break
             data = self._skip_interim(head, data)
             head = self._reader.read(data)
         if head is None:
@@ -217,6 +232,8 @@ class UpstreamConnection(asyncio.Protocol):
             receiver.content(content, done=body.done)
 
     def _skip_interim(self, head: ResponseHead, data: bytes) -> bytes:
+        if head.status == SWITCHING:
+            raise Malformed("it switches protocols, which nobody asked for")
         # Common clients take 103 (Early Hints) for the response itself, so none is passed on.
         self._interims += 1
         if self._interims > self._limits.interim_responses:
@@ -228,7 +245,8 @@ class UpstreamConnection(asyncio.Protocol):
         transport = self._transport
         self._receiver = None
         self._used = True
-        if reusable and self._whole and transport and not transport.get_write_buffer_size():
+        open_end = self.switches or not self._whole
+        if reusable and not open_end and transport and not transport.get_write_buffer_size():
             self._owner.give(self)
         else:
             self.abort()

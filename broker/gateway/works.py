@@ -75,3 +75,7 @@ class Client(Protocol):
     def release(self) -> None:
         """Go on taking it."""
         ...
+
+    def switch(self) -> None:
+        """Take whatever comes from now on as the request's, for the protocol has changed."""
+        ...

@@ -234,6 +234,7 @@ class ScopeFields(_Model):
     max_ttl: Duration | None = None
     reason: Literal["required", "optional"] = "optional"
     risk: Literal["medium", "high"] | None = None
+    websocket: StrictBool | None = None
 
 
 class Trust(_Model):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from broker.errors import ConfigurationError, did_you_mean
 from broker.model import Deny
 from broker.policy.canonical import canonical_problem
+from broker.policy.matching import open_ended
 from broker.policy.rules import METHODS
 
 if TYPE_CHECKING:
@@ -31,11 +32,15 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as the gateway gets it, without the service's name; `query` has no `?`."""
+    """A request as the gateway gets it, without the service's name; `query` has no `?`.
+
+    `websocket` says that it is to open one.
+    """
 
     method: str
     path: bytes
     query: bytes = b""
+    websocket: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +76,12 @@ def _decision(policy: Policy, agent: str, scope: str, request: Request) -> Decis
     problem = canonical_problem(request.path)
     if problem is not None:
         return Deny(f"the path {problem}", "canonical")
+    refusal = _websocket_problem(policy, scope, request)
+    if refusal is not None:
+        return Deny(refusal, "websocket")
     authorizer = policy.authorizer((scope,), policy.scopes[scope].service)
-    return authorizer.judge(request.method.encode(), request.path, request.query)
+    decision = authorizer.judge(request.method.encode(), request.path, request.query)
+    return open_ended(decision) if request.websocket else decision
 
 
 def _until_decided(steps: Iterator[Step]) -> Iterator[Step]:
@@ -97,8 +106,22 @@ def _steps(policy: Policy, agent: str, scope: str, request: Request) -> Iterator
     problem = canonical_problem(request.path)
     path = request.path.decode("ascii", "backslashreplace")
     yield Step("path", path, problem or "is in canonical form", problem is not None)
+    if request.websocket:
+        refusal = _websocket_problem(policy, scope, request)
+        finding = refusal or "may be opened by a GET that is allowed"
+        yield Step("websocket", scope, finding, refusal is not None)
     if rules is not None:
         yield from _rule_steps(rules, request)
+
+
+def _websocket_problem(policy: Policy, scope: str, request: Request) -> str | None:
+    if not request.websocket:
+        return None
+    if request.method != "GET":
+        return "a websocket is opened by GET and nothing else"
+    if not policy.scopes[scope].websocket:
+        return f"scope {scope} does not say websocket: true"
+    return None
 
 
 def _rule_steps(rules: ScopeRules, request: Request) -> Iterator[Step]:

@@ -15,13 +15,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_validator
 
 from broker.errors import PolicyError
 from broker.model import Allow, Deny, Identity
 from broker.policy.canonical import canonical_problem
 from broker.policy.diagnosis import unknown, validated
 from broker.policy.document import Name, OidcSourceConfig, Text
+from broker.policy.matching import open_ended
 from broker.policy.source import read
 
 if TYPE_CHECKING:
@@ -57,11 +58,14 @@ class FixtureRequest(_Model):
     method: Text | None = None
     path: Text | None = None
     query: str = ""
+    websocket: StrictBool = False
 
     @model_validator(mode="after")
     def _whole(self) -> FixtureRequest:
         if (self.method is None) != (self.path is None):
             raise ValueError("give both method and path, or neither")
+        if self.websocket and self.method != "GET":
+            raise ValueError("a websocket is opened by method: GET")
         return self
 
     @property
@@ -170,9 +174,12 @@ def _answer(policy: Policy, fixture: Fixture) -> _Answer:
     if problem is not None:
         return _Answer(Deny(f"the path {problem}", "canonical"), agent)
     service = request.service or policy.scopes[answer.scopes[0]].service
-    authorizer = policy.authorizer(answer.scopes, service)
+    scopes = answer.scopes
+    if request.websocket:
+        scopes = tuple(name for name in scopes if policy.scopes[name].websocket)
+    authorizer = policy.authorizer(scopes, service)
     decision = authorizer.judge(request.method.encode(), path, request.query.encode())
-    return _Answer(decision, agent)
+    return _Answer(open_ended(decision) if request.websocket else decision, agent)
 
 
 def _identity(policy: Policy, identity: FixtureIdentity) -> Identity:

@@ -12,7 +12,7 @@ granted with, so dropping a scope never widens a token.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.model import Allow, Deny
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from broker.model import Decision, Risk
     from broker.policy.query import QueryRule
 
-__all__ = ["Authorizer", "ScopeRules", "canonical_problem", "risk_of"]
+__all__ = ["Authorizer", "ScopeRules", "canonical_problem", "open_ended", "risk_of"]
 
 _RANK: Final[dict[Risk | None, int]] = {None: 0, "low": 0, "medium": 1, "high": 2}
 _SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -50,6 +50,16 @@ def risk_of(method: str, mark: Risk | None = None) -> Risk:
     elif method == "DELETE":
         risk = "high"
     return max(risk, mark or risk, key=_RANK.__getitem__)
+
+
+def open_ended(decision: Decision) -> Decision:
+    """Return what was decided on a GET that opens a websocket: more than low is its risk.
+
+    What is sent through it afterwards is judged by nobody.
+    """
+    if isinstance(decision, Allow) and decision.risk == "low":
+        return replace(decision, risk="medium")
+    return decision
 
 
 class _Matcher(NamedTuple):

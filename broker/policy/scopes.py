@@ -18,11 +18,12 @@ if TYPE_CHECKING:
 
     from broker.errors import Problem
     from broker.policy.merging import Entry
+    from broker.policy.rules import Rule
     from broker.policy.templates import ConstraintTemplate
     from providers.base import Plugin
 
 _COMMON: Final = frozenset(ScopeFields.model_fields)
-_RULE_FIELDS: Final = ("allow", "deny", "query")
+_RULE_FIELDS: Final = ("allow", "deny", "query", "websocket")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ def build_scope(
         max_ttl=fields.max_ttl,
         reason_required=fields.reason == "required",
         risk=fields.risk,
+        websocket=fields.websocket is True,
         description=fields.description,
     )
     judged = plugin.http_rules and "proxy" in fields.delivery
@@ -99,7 +101,18 @@ def _rule_problems(
             f"{what}: field 'allow' is missing; to mean everything, write allow: [\"* /**\"]"
         )
         return
-    for index, rule in enumerate(fields.allow):
+    yield from _vain_fields(entry, fields, fields.allow, what)
+
+
+def _vain_fields(
+    entry: Entry, fields: ScopeFields, allow: tuple[Rule, ...], what: str
+) -> Iterator[Problem]:
+    if fields.websocket and not any(rule.names("GET") for rule in allow):
+        yield entry.node.place_of(["websocket"]).problem(
+            f"{what}: a websocket is opened by GET, and no rule under allow is for GET; add one "
+            'for its path, such as "GET /v1/realtime"'
+        )
+    for index, rule in enumerate(allow):
         denied = next((deny for deny in fields.deny or () if covers(deny, rule)), None)
         if denied is not None:
             yield entry.node.place_of(["allow", index]).problem(

@@ -90,6 +90,12 @@ def policy_text(fields: str = "") -> str:
     )
 
 
+def socket_policy(fields: str = "") -> str:
+    """The same, and api.all lets websockets through."""
+    scope = "  api.all: {service: api, "
+    return policy_text(fields).replace(scope, scope + "websocket: true, ")
+
+
 @dataclass
 class Values:
     """The secrets there are, and how often each was read (`providers.base.SecretReader`)."""

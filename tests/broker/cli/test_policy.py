@@ -132,7 +132,7 @@ class TestExplain:
     def test_shows_the_steps_and_the_rule(self, broker: Commands, small: Path) -> None:
         asked = ("--agent", "release-bot", "--scope", "stripe.refund", "POST", "/v1/refunds")
         out = broker.ok(*self.explain(small, *asked)).out
-        assert "deny      * /v1/refunds/*/cancel  is for another path" in out
+        assert "deny       * /v1/refunds/*/cancel  is for another path" in out
         assert out.endswith("allowed by POST /v1/refunds of stripe.refund, risk high\n")
 
     def test_shows_what_denies_and_what_would_be_allowed(
@@ -153,6 +153,12 @@ class TestExplain:
             "finding": "matches",
             "decisive": True,
         }
+
+    def test_explains_why_no_websocket_is_opened(self, broker: Commands, small: Path) -> None:
+        asked = ("--agent", "coder", "--scope", "stripe.read", "--websocket", "GET", "/v1/a")
+        out = broker.ok(*self.explain(small, *asked)).out
+        assert "websocket  stripe.read" in out
+        assert "denied: scope stripe.read does not say websocket: true" in out
 
     def test_takes_any_path_as_the_gateway_would(self, broker: Commands, small: Path) -> None:
         asked = ("--agent", "coder", "--scope", "stripe.read", "GET", "/v1/\u00e9\x1b[2J")

@@ -12,7 +12,7 @@ from broker.gateway.base import Resource
 from broker.gateway.limits import GatewayLimits
 from broker.gateway.request import Request, RequestReader
 from broker.model import Grant
-from tests.fakes.gateway import ALL, GATEWAY, ISSUER, policy, policy_text
+from tests.fakes.gateway import ALL, GATEWAY, ISSUER, policy, policy_text, socket_policy
 
 if TYPE_CHECKING:
     from broker.policy.engine import Policy
@@ -106,10 +106,54 @@ def test_the_agent_is_known_once_its_token_is(authority: Words) -> None:
     assert refused(decide(authority, b"/api/x", token=b"eyJ.bad.token")).grant is None
 
 
-def test_upgrades_are_refused(authority: Words) -> None:
-    for upgrade in (b"websocket", b"h2c"):
-        lines = (b"Upgrade: " + upgrade, b"Connection: Upgrade")
-        assert refused(decide(authority, b"/api/x", *lines)).refusal.code == "upgrade_refused"
+HANDSHAKE = (
+    b"Connection: Upgrade",
+    b"Upgrade: websocket",
+    b"Sec-WebSocket-Version: 13",
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+
+
+@pytest.mark.parametrize("upgrade", [b"websocket", b"h2c"])
+def test_upgrades_are_refused(authority: Words, upgrade: bytes) -> None:
+    lines = (HANDSHAKE[0], b"Upgrade: " + upgrade, *HANDSHAKE[2:])
+    refusal = refused(decide(authority, b"/api/x", *lines)).refusal
+    assert refusal.code == "upgrade_refused"
+
+
+def test_websockets_need_a_scope_that_says_so(authority: Words) -> None:
+    authority.current = policy(socket_policy(), 1)
+    authority.known = replace(authority.known, scopes=("api.read",))
+    refusal = refused(decide(authority, b"/api/v1/x", *HANDSHAKE)).refusal
+    assert refusal.code == "upgrade_refused"
+    assert refusal.remedy == f"ask {ISSUER}/token for a task token with the scope api.all"
+    elsewhere = refused(decide(authority, b"/keyed/v1/x", *HANDSHAKE)).refusal
+    assert elsewhere.remedy is not None
+    assert "websocket: true" in elsewhere.remedy
+    authority.known = replace(authority.known, scopes=("api.read", "api.all"))
+    admitted = decide(authority, b"/api/v1/x", *HANDSHAKE)
+    assert isinstance(admitted, Admission)
+    # Whatever goes through it is judged by nobody: it is neither safe nor of low risk.
+    assert (admitted.decision.scope, admitted.decision.risk) == ("api.all", "medium")
+    assert not admitted.safe
+    assert admitted.handshake is not None
+    plain = decide(authority, b"/api/v1/x")
+    assert isinstance(plain, Admission)
+    assert (plain.safe, plain.handshake, plain.decision.risk) == (True, None, "low")
+
+
+@pytest.mark.parametrize("scope", ["api.all"])
+def test_deny_rules_and_methods_bind_websockets_too(authority: Words, scope: str) -> None:
+    authority.current = policy(socket_policy(), 1)
+    authority.known = replace(authority.known, scopes=(scope,))
+    denied = refused(decide(authority, b"/api/admin/x", *HANDSHAKE)).refusal
+    assert denied.code == "upgrade_refused"
+    posted = refused(decide(authority, b"/api/x", *HANDSHAKE, method=b"POST")).refusal
+    assert posted.code == "malformed_request"
+    dots = refused(decide(authority, b"/api/a/../x", *HANDSHAKE)).refusal
+    assert dots.code == "path_not_canonical"
+    old = (*HANDSHAKE[:2], b"Sec-WebSocket-Version: 8", HANDSHAKE[3])
+    assert refused(decide(authority, b"/api/x", *old)).refusal.code == "websocket_version_refused"
 
 
 def test_a_token_beside_its_slot_is_refused(authority: Words) -> None:

@@ -137,9 +137,10 @@ def test_what_the_fields_say() -> None:
     assert (fields.length, fields.chunked, fields.has_body) == (5, False, True)
     assert fields.closes
     assert fields.expects
-    assert fields.upgrades
+    assert isinstance(fields.handshake, Refusal)
     fields = read(head % b"Transfer-Encoding: chunked\r\n").fields
     assert (fields.length, fields.chunked, fields.has_body) == (None, True, True)
+    assert fields.handshake is None
 
 
 def test_limits() -> None:

@@ -9,6 +9,8 @@ from broker.model import Allow, Deny
 from broker.policy.explain import Explanation, Request, explain
 from tests.fakes.policies import CLOUD_SCOPE, SMALL, changed, policy
 
+OPEN = changed('allow: ["GET /v1/**"]', 'allow: ["GET /v1/**"]\n    websocket: true')
+
 
 def explained(
     request: str, scope: str = "stripe.refund", agent: str = "release-bot", text: str = SMALL
@@ -74,6 +76,26 @@ def test_a_query_rule_has_its_step(target: str, finding: str, *, allowed: bool) 
     assert explanation.steps[-1].kind == "query"
     assert explanation.steps[-1].finding.startswith(finding)
     assert isinstance(explanation.decision, Allow) is allowed
+
+
+@pytest.mark.parametrize(
+    ("text", "method", "finding", "allowed"),
+    [
+        (SMALL, "GET", "scope stripe.read does not say websocket: true", False),
+        (OPEN, "GET", "may be opened by a GET that is allowed", True),
+        (OPEN, "POST", "a websocket is opened by GET and nothing else", False),
+    ],
+    ids=["closed", "open", "not by POST"],
+)
+def test_a_websocket_has_its_step(text: str, method: str, finding: str, *, allowed: bool) -> None:
+    request = Request(method, b"/v1/x", websocket=True)
+    explanation = explain(policy(text), "coder", "stripe.read", request)
+    assert f"websocket stripe.read: {finding}" in lines(explanation)
+    assert isinstance(explanation.decision, Allow) is allowed
+    if isinstance(explanation.decision, Allow):
+        assert explanation.decision.risk == "medium"
+    else:
+        assert (explanation.decision.reason, explanation.decision.rule) == (finding, "websocket")
 
 
 def test_a_scope_that_is_not_for_the_gateway_says_so() -> None:

@@ -102,6 +102,8 @@ def test_a_task_fills_templates() -> None:
          "a:4:34: test 'one': unknown service 'strip'; did you mean 'stripe'?"),
         (HEAD + "    request: {scope: a, method: GET}\n    expect: {decision: deny}",
          "a:4:14: policy tests, tests[0].request: give both method and path, or neither"),
+        (HEAD + "    request: {scope: a, websocket: true}\n    expect: {decision: deny}",
+         "a:4:14: policy tests, tests[0].request: a websocket is opened by method: GET"),
         (HEAD + "    request: {scope: a}\n    expect: {decision: denied}",
          ("a:5:24: policy tests, tests[0].expect.decision: expected 'allow' or 'deny'; did you "
          "mean 'deny'?")),

@@ -166,10 +166,23 @@ MISTAKES = [
         ],
     ),
     (
+        ("risk: high", "websocket: yes please"),
+        ["0.yaml:22:16: scope 'stripe.refund', websocket: expected true or false"],
+    ),
+    (
+        ('allow: ["GET /v1/charges/*", "POST /v1/refunds"]',
+         'allow: ["POST /v1/refunds"]\n    websocket: true'),
+        [
+            ("0.yaml:19:16: scope 'stripe.refund': a websocket is opened by GET, and no rule under "
+            'allow is for GET; add one for its path, such as "GET /v1/realtime"')
+        ],
+    ),
+    (
         ("risk: high", "repositories: [a]"),
         [
             ("0.yaml:22:5: scope 'stripe.refund': unknown field 'repositories'; there are allow, "
-            "delivery, deny, description, max_ttl, query, reason, risk, service")
+            "delivery, deny, description, max_ttl, query, reason, risk, service, "
+            "websocket")
         ],
     ),
     (

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.model import Allow, Decision, Deny
-from broker.policy.matching import Authorizer, ScopeRules, canonical_problem, risk_of
+from broker.policy.matching import Authorizer, ScopeRules, canonical_problem, open_ended, risk_of
 from broker.policy.query import Parameter, QueryRule
 from broker.policy.rules import METHODS, parse_rule
 
@@ -191,3 +191,10 @@ def test_fewer_scopes_never_allow_more(scopes: list[ScopeRules], request: str) -
         for count in range(len(scopes)):
             for fewer in combinations(scopes, count):
                 assert isinstance(judged(list(fewer), request), Deny)
+
+
+def test_what_opens_a_websocket_is_never_of_low_risk() -> None:
+    for before, after in (("low", "medium"), ("medium", "medium"), ("high", "high")):
+        opened = open_ended(Allow("a", "GET /x", before))  # type: ignore[arg-type]
+        assert opened == Allow("a", "GET /x", after)  # type: ignore[arg-type]
+    assert open_ended(Deny("no")) == Deny("no")
