@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from prometheus_client import CollectorRegistry
+    from prometheus_client.registry import Collector
     from starlette.types import ASGIApp
 
     from broker.api.health import Health
@@ -37,7 +38,8 @@ class ControlPlane:
     """What the control plane serves.
 
     `issuer` is the broker's public URL, byte for byte what its tokens say. `jwks` returns the
-    published keys, `probes` are asked for `/readyz`, `registry` is what `/metrics` shows;
+    published keys, `probes` are asked for `/readyz`, `registry` is what `/metrics` shows, unless
+    what is to be `shown` is more than that;
     without `leases` no credentials are handed out, and without `status` nobody can ask about
     task tokens, nor revoke them.
     """
@@ -49,6 +51,7 @@ class ControlPlane:
     registry: CollectorRegistry
     leases: Leases | None = None
     status: TokenStatus | None = None
+    shown: Collector | None = None
 
 
 def create_app(control: ControlPlane) -> FastAPI:
@@ -84,7 +87,7 @@ def create_app(control: ControlPlane) -> FastAPI:
         **documents(control.issuer, control.jwks),
         "/healthz": health.live,
         "/readyz": health.ready,
-        "/metrics": MetricsEndpoint(control.registry).show,
+        "/metrics": MetricsEndpoint(control.shown or control.registry).show,
     }
     for path, page in pages.items():
         app.router.add_route(path, page, methods=["GET"], include_in_schema=False)

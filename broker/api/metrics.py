@@ -95,12 +95,12 @@ class CredentialMetrics(Collector):
 
 
 class MetricsEndpoint:
-    """Show a registry's metrics in Prometheus's text format."""
+    """Show what a registry or another collector has, in Prometheus's text format."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry: Final = registry
+    def __init__(self, shown: Collector) -> None:
+        self._shown: Final = shown
 
     async def show(self, _request: Request) -> Response:
         """Answer with every metric of the registry."""
-        body = generate_latest(self._registry)
+        body = generate_latest(self._shown)
         return Response(body, headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -14,12 +16,14 @@ from broker import http
 from broker.api.app import ControlPlane, create_app
 from broker.app.authority import Authority
 from broker.app.backends import open_backends, open_vault, reference_check
-from broker.app.health import probes
+from broker.app.health import probes, unwell
 from broker.app.home import Places, open_keys, open_storage
 from broker.app.identities import Identities
 from broker.app.minters import Minters
 from broker.app.policies import open_policies
-from broker.app.trail import trusted_keys
+from broker.app.tally import Tally
+from broker.app.trail import close_left_chains, trusted_keys
+from broker.app.worker import writer
 from broker.audit.journal import Journal, Rotation
 from broker.audit.redaction import redact_path
 from broker.audit.trail import AuditTrail
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from broker.app.home import Keys
+    from broker.app.worker import Worker
     from broker.keys.signing import KeySet
     from broker.model import Revocation
     from broker.reload import PolicyStore
@@ -69,11 +74,14 @@ class Broker:
     proxied: Proxied
     grants: Grants
     revocations: Revocations
+    tally: Tally | None
 
 
 @asynccontextmanager
-async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
+async def open_broker(settings: Settings, worker: Worker | None = None) -> AsyncIterator[Broker]:
     """Open everything that a broker needs; on the way out, close it in good order.
+
+    `worker` is which of several processes this one is, if there are several.
 
     Raises:
         ConfigurationError: something must be mended first; says what. Nothing is left open.
@@ -81,7 +89,7 @@ async def open_broker(settings: Settings) -> AsyncIterator[Broker]:
         StorageError: the database cannot be read, or has forgotten revocations.
     """
     async with AsyncExitStack() as stack:
-        broker = _join(await _open(settings, stack))
+        broker = _join(await _open(settings, worker, stack))
         await broker.revocations.catch_up()
         yield broker
 
@@ -91,6 +99,7 @@ class _Opened:
     """What holds files and connections, opened in this order and closed in the other."""
 
     settings: Settings
+    worker: Worker | None
     keys: Keys
     trail: AuditTrail
     storage: SqliteStorage
@@ -100,11 +109,13 @@ class _Opened:
     policies: PolicyStore
 
 
-async def _open(settings: Settings, stack: AsyncExitStack) -> _Opened:
+async def _open(settings: Settings, worker: Worker | None, stack: AsyncExitStack) -> _Opened:
     keys = open_keys(settings)
-    trail = _trail(settings, keys.audit)
+    trail = _trail(settings, keys.audit, writer(1) if worker is None else worker.writer)
     await trail.start()
     stack.push_async_callback(trail.close)
+    if worker is None or worker.number == 1:
+        await asyncio.to_thread(close_left_chains, settings, keys.audit)
     storage = open_storage(settings)
     stack.push_async_callback(storage.close)
     vault = open_vault(settings)
@@ -116,7 +127,7 @@ async def _open(settings: Settings, stack: AsyncExitStack) -> _Opened:
     stack.push_async_callback(identities.close)
     check = reference_check(settings, secrets.check)
     policies = await open_policies(settings, check, identities, trail)
-    return _Opened(settings, keys, trail, storage, vault, secrets, identities, policies)
+    return _Opened(settings, worker, keys, trail, storage, vault, secrets, identities, policies)
 
 
 def _join(opened: _Opened) -> Broker:
@@ -148,14 +159,19 @@ def _join(opened: _Opened) -> Broker:
             desk.wake.set()  # the store has marked what is to end with them
 
     revocations = Revocations(storage.revocations, learn)
+    tally = None
+    if opened.worker is not None:
+        board, seat = opened.worker.scoreboard, opened.worker.number
+        tally = Tally(registry, board, seat, partial(unwell, opened.policies, trail))
     control = ControlPlane(
         _exchange(opened, authority, tokens),
         settings.issuer,
         opened.keys.signing.public_jwks,
-        probes(opened.policies, trail, storage, opened.identities, opened.vault),
+        probes(opened.policies, trail, storage, opened.identities, opened.vault, tally),
         registry,
         leases,
         _status(opened, authority, revocations),
+        shown=tally,
     )
     return Broker(
         control=create_app(control),
@@ -168,6 +184,7 @@ def _join(opened: _Opened) -> Broker:
         proxied=proxied,
         grants=grants,
         revocations=revocations,
+        tally=tally,
     )
 
 
@@ -214,10 +231,11 @@ def _gateway(opened: _Opened, authority: Authority, registry: CollectorRegistry)
     )
 
 
-def _trail(settings: Settings, keys: KeySet) -> AuditTrail:
+def _trail(settings: Settings, keys: KeySet, name: str) -> AuditTrail:
     rotation = Rotation(settings.audit.rotate_size, settings.audit.rotate_age)
     place = Places(settings.home).audit
-    return AuditTrail(Journal(place, keys.signer, trusted_keys(keys), rotation=rotation))
+    trusted = trusted_keys(keys)
+    return AuditTrail(Journal(place, keys.signer, trusted, writer=name, rotation=rotation))
 
 
 def _limits(settings: Settings) -> GatewayLimits:

@@ -12,18 +12,20 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from broker.app.identities import Identities
+    from broker.app.tally import Tally
     from broker.audit.trail import AuditTrail
     from broker.reload import PolicyStore
     from broker.secrets.vault import VaultBackend
     from broker.storage.base import Storage
 
 
-def probes(
+def probes(  # noqa: PLR0913, PLR0917 - the parts that there are
     policies: PolicyStore,
     trail: AuditTrail,
     storage: Storage,
     identities: Identities,
     vault: VaultBackend | None,
+    tally: Tally | None = None,
 ) -> Mapping[str, Callable[[], Awaitable[Health]]]:
     """Return what to ask of each part, by the part's name."""
     always: dict[str, Callable[[], Awaitable[Health]]] = {
@@ -32,15 +34,30 @@ def probes(
         "storage": partial(storage_health, storage),
         "identity": identities.health,
     }
-    return always if vault is None else always | {"vault": partial(vault_health, vault)}
+    if vault is not None:
+        always["vault"] = partial(vault_health, vault)
+    if tally is not None:
+        always["workers"] = partial(workers_health, tally)
+    return always
+
+
+def unwell(policies: PolicyStore, trail: AuditTrail) -> Mapping[str, str]:
+    """Return what this worker tells the others of itself: by part, why it is not as it should."""
+    found = {"policy": _refused(policies), "audit": trail.failure}
+    return {part: reason for part, reason in found.items() if reason is not None}
+
+
+def _refused(policies: PolicyStore) -> str | None:
+    if not policies.problems:
+        return None
+    told = "; ".join(map(str, policies.problems))
+    return f"the new policy is refused, an older one is in force: {told}"
 
 
 async def policy_health(policies: PolicyStore) -> Health:
     """Say whether the documents on disk are the policy in force."""
-    if not policies.problems:
-        return OK
-    told = "; ".join(map(str, policies.problems))
-    return Health("degraded", f"the new policy is refused, an older one is in force: {told}")
+    reason = _refused(policies)
+    return OK if reason is None else Health("degraded", reason)
 
 
 async def audit_health(trail: AuditTrail) -> Health:
@@ -64,3 +81,9 @@ async def vault_health(vault: VaultBackend) -> Health:
     except SecretUnavailable as error:
         return Health("degraded", str(error))
     return OK
+
+
+async def workers_health(tally: Tally) -> Health:
+    """Say which of the other workers are not as they should be: this one answers for itself."""
+    told = "; ".join(f"worker {number}: {reason}" for number, reason in tally.unwell_others())
+    return Health("degraded", told) if told else OK

@@ -6,11 +6,13 @@ import errno
 import os
 import socket
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from broker.settings import Settings
 
 BACKLOG: Final = 1024
@@ -30,15 +32,30 @@ class Listeners:
         self.gateway.close()
 
 
-def bind(settings: Settings) -> Listeners:
-    """Bind both listeners; a port of 0 becomes a free one, and a derived issuer follows it.
+def bind(settings: Settings, *, shared: bool = False) -> Listeners:
+    """Listen on both; a port of 0 becomes a free one, and a derived issuer follows it.
+
+    `shared` is for one of several workers, whose supervisor has the ports by `reserve`: the
+    system gives each new connection to one of those that listen.
 
     Raises:
         ConfigurationError: an address cannot be bound; says why and what to do.
     """
-    control = _bind("control", settings.control.host, settings.control.port)
+    return _both(settings, _listen_shared if shared else _listen)
+
+
+def reserve(settings: Settings) -> Listeners:
+    """Take both ports, as `bind` does, and accept nothing on them.
+
+    Processes of the same user may then listen on them, if they share; nobody else may.
+    """
+    return _both(settings, _reserve)
+
+
+def _both(settings: Settings, open_: Callable[[socket.socket, Any], None]) -> Listeners:
+    control = _bind("control", settings.control.host, settings.control.port, open_)
     try:
-        gateway = _bind("gateway", settings.gateway.host, settings.gateway.port)
+        gateway = _bind("gateway", settings.gateway.host, settings.gateway.port, open_)
     except BaseException:
         control.close()
         raise
@@ -53,7 +70,25 @@ def bind(settings: Settings) -> Listeners:
     )
 
 
-def _bind(what: str, host: str, port: int) -> socket.socket:
+def _listen(listener: socket.socket, address: Any) -> None:
+    listener.bind(address)
+    listener.listen(BACKLOG)
+
+
+def _listen_shared(listener: socket.socket, address: Any) -> None:
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    _listen(listener, address)
+
+
+def _reserve(listener: socket.socket, address: Any) -> None:
+    listener.bind(address)
+    # Only now: before, it would have joined another broker that shares its ports.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _bind(
+    what: str, host: str, port: int, open_: Callable[[socket.socket, Any], None]
+) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -63,8 +98,7 @@ def _bind(what: str, host: str, port: int) -> socket.socket:
         raise ConfigurationError(f"{what}.host is {host!r}: {error.strerror}") from None
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
+        open_(listener, address)
     except OSError as error:
         listener.close()
         raise ConfigurationError(_problem(what, host, port, error)) from None

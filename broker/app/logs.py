@@ -30,21 +30,24 @@ class RedactingFormatter(logging.Formatter):
 
     converter = time.gmtime  # type: ignore[assignment]  # the stub allows one form of two
 
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    def __init__(self, process: str | None = None) -> None:
+        who = f" [{process}]" if process else ""
+        line = f"%(asctime)s %(levelname)s %(name)s{who}: %(message)s"
+        super().__init__(line, "%Y-%m-%dT%H:%M:%SZ")
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the whole entry, redacted."""
         return redact_text(super().format(record))
 
 
-def configure_logging(level: str) -> None:
+def configure_logging(level: str, process: str | None = None) -> None:
     """Send log records of `level` (`debug`, `info`, `warning`, `error`) and above to stderr.
 
-    Libraries are held at warnings, whatever the level.
+    `process` is how this one of several is called there. Libraries are held at warnings, whatever
+    the level.
     """
     handler = logging.StreamHandler()
-    handler.setFormatter(RedactingFormatter())
+    handler.setFormatter(RedactingFormatter(process))
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)

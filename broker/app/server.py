@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from broker.app.broker import open_broker
 from broker.app.control import ControlServer
 from broker.app.sessions import note_use
+from broker.app.worker import GRACE
 from broker.errors import SecretUnavailable, StorageError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from broker.app.broker import Broker
     from broker.app.listeners import Listeners
+    from broker.app.worker import Worker
 
 PURGE_EVERY: Final = 600.0
 """Seconds between two looks for replay claims and grants that have expired."""
@@ -28,16 +30,19 @@ GARBAGE_AT: Final = 50_000
 """Objects made and not yet dropped at which cycles are looked for among them. Requests under way
 hold thousands: to look at those again and again took a third of the processor under load."""
 
+_STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 _LOG: Final = logging.getLogger(__name__)
 
 
 async def run(
-    listeners: Listeners, on_ready: Callable[[asyncio.Event], Awaitable[None]] | None = None
+    listeners: Listeners,
+    on_ready: Callable[[asyncio.Event], Awaitable[None]] | None = None,
+    worker: Worker | None = None,
 ) -> None:
     """Serve on the listeners until SIGTERM or SIGINT, or until `on_ready` sets its event.
 
     Requests under way may then end within `settings.drain` seconds. SIGHUP reads policies and
-    secrets again.
+    secrets again. `worker` is which of several processes this one is, if there are several.
 
     Raises:
         ConfigurationError: something must be mended before the broker can start.
@@ -46,9 +51,10 @@ async def run(
     """
     settings = listeners.settings
     try:
-        async with open_broker(settings) as broker, contextlib.AsyncExitStack() as stack:
-            stop = _catch_signals(broker)
+        async with open_broker(settings, worker) as broker, contextlib.AsyncExitStack() as stack:
+            stop = _catch_signals(broker, alone=worker is None)
             for work in (
+                *(() if broker.tally is None else (broker.tally.keep_published(),)),
                 broker.policies.watch(),
                 broker.revocations.follow(),
                 broker.reaper.run(),
@@ -65,13 +71,17 @@ async def run(
             await control.start(listeners.control)
             stack.push_async_callback(control.close)
             stack.enter_context(_little_garbage_collection())
-            _LOG.info(
-                "ready: control plane %s, gateway %s", settings.control_url, settings.gateway_url
-            )
+            if worker is None:
+                urls = settings.control_url, settings.gateway_url
+                _LOG.info("ready: control plane %s, gateway %s", *urls)
+            else:
+                worker.end_with_supervisor(settings.drain + GRACE)
+                worker.ready()
             if on_ready is not None:
                 await on_ready(stop)
             await stop.wait()
-            _LOG.info("stopping; requests under way have %d s to end", settings.drain)
+            if worker is None:
+                _LOG.info("stopping; requests under way have %d s to end", settings.drain)
     finally:
         listeners.close()
 
@@ -90,14 +100,18 @@ def _little_garbage_collection() -> Iterator[None]:
         gc.unfreeze()
 
 
-def _catch_signals(broker: Broker) -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets; a second one is not waited for."""
+def _catch_signals(broker: Broker, *, alone: bool) -> asyncio.Event:
+    """Return an event that the first SIGTERM or SIGINT sets; a second one is not waited for.
+
+    One of several workers does wait: its supervisor passes on what the worker may have heard by
+    itself, and knows how to end it.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
 
     def end() -> None:
         stop.set()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _STOPS if alone else ():
             loop.remove_signal_handler(number)
 
     def reload() -> None:
@@ -105,8 +119,8 @@ def _catch_signals(broker: Broker) -> asyncio.Event:
         broker.secrets.invalidate()
         broker.policies.reload()
 
-    loop.add_signal_handler(signal.SIGTERM, end)
-    loop.add_signal_handler(signal.SIGINT, end)
+    for number in _STOPS if alone else (signal.SIGTERM,):
+        loop.add_signal_handler(number, end)
     loop.add_signal_handler(signal.SIGHUP, reload)
     return stop
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pwd
 import secrets
 import time
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from broker.app.home import Places, open_keys
-from broker.audit.once import record_once
+from broker.app.worker import MAIN, writer
+from broker.audit.head import Head, read_head, writers_with_head
+from broker.audit.once import close_chain, record_once
 from broker.audit.statement import TrustedKeys
 from broker.errors import AuditUnavailable, BrokerError
 from broker.keys.jwk import verify_es256
@@ -22,10 +25,31 @@ if TYPE_CHECKING:
     from broker.keys.signing import KeySet
     from broker.settings import Settings
 
+_log: Final = logging.getLogger(__name__)
+
 
 def trusted_keys(keys: KeySet) -> TrustedKeys:
     """Return every key that ever signed here: a checkpoint outlives its key's use."""
     return TrustedKeys(tuple(state.key.public_jwk() for state in keys.keys), verify_es256)
+
+
+def close_left_chains(settings: Settings, keys: KeySet) -> None:
+    """Sign and close the chains of workers that were killed and have no successor now.
+
+    One that cannot be closed is as it was, and `broker audit verify` says what is in it.
+    """
+    place, trusted = Places(settings.home).audit, trusted_keys(keys)
+    used = {writer(number + 1) for number in range(settings.workers)}
+    for name in writers_with_head(place):
+        if name in used or not name.startswith(f"{MAIN}."):
+            continue
+        head = read_head(place, name, trusted)
+        if isinstance(head, Head) and head.closed:
+            continue
+        try:
+            close_chain(place, keys.signer, trusted, name)
+        except BrokerError as error:
+            _log.warning("the audit chain %s could not be closed: %s", name, error)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from broker.audit.journal import Journal
 from broker.errors import AuditUnavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from broker.audit.statement import Signs, TrustedKeys
@@ -27,11 +28,23 @@ def record_once(
 
     Raises `AuditUnavailable` if they cannot be written: then do not do what they announce.
     """
-    journal = Journal(directory, signer, trusted, writer=COMMANDS)
+    _write(Journal(directory, signer, trusted, writer=COMMANDS), records, LOCK_SECONDS)
+
+
+def close_chain(directory: Path, signer: Signs, trusted: TrustedKeys, writer: str) -> None:
+    """Go over a chain that its writer left open, sign it, and close it in good order.
+
+    Raises `AuditUnavailable` if that cannot be done, or if its writer is alive.
+    """
+    _write(Journal(directory, signer, trusted, writer=writer), (), 0.0)
+
+
+def _write(journal: Journal, records: Sequence[AuditRecord], wait: float) -> None:
     try:
-        journal.open(wait=LOCK_SECONDS)
-        journal.add(records)
-        journal.commit()
+        journal.open(wait=wait)
+        if records:
+            journal.add(records)
+            journal.commit()
         journal.close()
     except OSError as error:
         raise AuditUnavailable(f"the audit trail cannot be written: {error}") from error

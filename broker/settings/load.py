@@ -171,6 +171,13 @@ def _build(home: Path, given: Mapping[tuple[str, str], _Given], problems: list[s
             problems.append(f"{item.place}: {found}; expected {error}")
     tables = {name: model(**chosen[name]) for name, model in _TABLES.items()}
     control: ControlSettings = tables["control"]
+    vault: VaultSettings = tables["vault"]
+    if chosen[""].get("workers", 1) > 1 and vault.secret_id_wrapped:
+        problems.append(
+            f"{given['', 'workers'].place}: workers is {chosen['']['workers']}, and a wrapped "
+            "secret_id can be unwrapped by one of them alone; set vault.secret_id_wrapped to "
+            "false and give a secret_id for several uses, or run one worker"
+        )
     if "issuer" not in chosen[""]:
         if not is_loopback(control.host):
             problems.append(

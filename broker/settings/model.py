@@ -80,7 +80,8 @@ class Settings:
     """Everything that is decided before the broker starts; times are in seconds.
 
     `issuer` is the broker's public URL, byte for byte what its tokens carry as `iss`. `drain`
-    is how long requests under way may go on once the broker is told to stop.
+    is how long requests under way may go on once the broker is told to stop. `workers` is how
+    many processes serve; what is said of one gateway's connections holds of each of them.
     """
 
     home: Path
@@ -92,6 +93,7 @@ class Settings:
         default="info", metadata={"read": values.one_of("debug", "info", "warning", "error")}
     )
     drain: int = field(default=10, metadata={"read": values.duration})
+    workers: int = field(default=1, metadata={"read": values.processes})
     control: ControlSettings = field(default_factory=ControlSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
     audit: AuditSettings = field(default_factory=AuditSettings)

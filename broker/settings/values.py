@@ -21,6 +21,7 @@ _SIZE: Final = re.compile(r"(\d{1,12})(B|KiB|MiB|GiB)?", re.ASCII)
 _SECONDS: Final = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES: Final = {None: 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _LARGEST_PORT: Final = 65535
+_MOST_PROCESSES: Final = 64
 
 
 def duration(value: object) -> int:
@@ -44,6 +45,14 @@ def count(value: object) -> int:
     if not re.fullmatch(r"[1-9]\d{0,8}", _number_or_text(value), re.ASCII):
         raise ValueError("a whole number of at least 1")
     return int(str(value))
+
+
+def processes(value: object) -> int:
+    """Return a whole number from 1 to 64."""
+    digits = _number_or_text(value)
+    if not re.fullmatch(r"[1-9]\d?", digits, re.ASCII) or int(digits) > _MOST_PROCESSES:
+        raise ValueError(f"a whole number from 1 to {_MOST_PROCESSES}")
+    return int(digits)
 
 
 def port(value: object) -> int:

@@ -7,11 +7,11 @@ import random
 import socket
 import subprocess
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 _POLL: Final = 0.02
 _PORTS: Final = (20_000, 32_000)
@@ -85,6 +85,25 @@ def serving(
             yield process
         finally:
             stop(process)
+
+
+def children(process: int) -> list[int]:
+    """Return the ids of a process's children that have not been waited for, the oldest first."""
+    try:
+        return [
+            int(pid) for pid in Path(f"/proc/{process}/task/{process}/children").read_text().split()
+        ]
+    except FileNotFoundError:
+        return []
+
+
+def alive(process: int) -> bool:
+    """Say whether a process, which need not be ours, still runs."""
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in {"Z", "X"}
 
 
 def stop(process: subprocess.Popen[bytes], patience: float = 15.0) -> int:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from broker.app.listeners import bind
+from broker.app.listeners import bind, reserve
 from broker.errors import ConfigurationError
 from broker.settings import ControlSettings, GatewaySettings, Settings
 
@@ -71,3 +72,38 @@ def test_an_address_that_is_not_ours_is_refused() -> None:
         bind(replace(ANY, control=ControlSettings(host="192.0.2.1", port=0)))
     with pytest.raises(ConfigurationError, match=r"control\.host is 'no such host'"):
         bind(replace(ANY, control=ControlSettings(host="no such host", port=0)))
+
+
+def test_what_is_reserved_accepts_nothing_until_workers_listen_on_it() -> None:
+    reserved = reserve(ANY)
+    port = reserved.settings.gateway.port
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), 1)
+    workers = [bind(reserved.settings, shared=True) for _ in range(2)]
+    assert {one.settings.gateway.port for one in workers} == {port}
+    for listeners in workers:
+        listeners.gateway.setblocking(True)
+        listeners.gateway.settimeout(0.01)
+    callers, accepted = [], [0, 0]
+    for _ in range(64):
+        callers.append(socket.create_connection(("127.0.0.1", port), 1))
+        for number, listeners in enumerate(workers):
+            with contextlib.suppress(TimeoutError):
+                listeners.gateway.accept()[0].close()
+                accepted[number] += 1
+    assert sum(accepted) == 64
+    assert all(accepted), "one of them got everything"
+    for caller in callers:
+        caller.close()
+    for listeners in (reserved, *workers):
+        listeners.close()
+
+
+def test_nobody_else_shares_reserved_ports() -> None:
+    reserved = reserve(ANY)
+    worker = bind(reserved.settings, shared=True)
+    for take in (bind, reserve):
+        with pytest.raises(ConfigurationError, match="is in use"):
+            take(reserved.settings)
+    worker.close()
+    reserved.close()

@@ -27,6 +27,11 @@ def test_an_entry_has_time_level_and_origin() -> None:
     assert RedactingFormatter().format(record) == "1970-01-01T00:00:00Z WARNING broker.x: took 3 s"
 
 
+def test_one_of_several_processes_is_named() -> None:
+    record = logging.LogRecord("broker.x", logging.INFO, "", 0, "up", (), None)
+    assert RedactingFormatter("worker 2").format(record).endswith(" INFO broker.x [worker 2]: up")
+
+
 def test_what_looks_like_a_secret_is_taken_out_of_entries_and_tracebacks(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

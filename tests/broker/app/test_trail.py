@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import os
 import pwd
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from broker.app.home import Places, create_home, open_keys
-from broker.app.trail import recorded, trusted_keys
+from broker.app.trail import close_left_chains, recorded, trusted_keys
+from broker.audit.journal import Journal
 from broker.audit.query import Reader
 from broker.audit.verify import verify
 from broker.errors import AuditUnavailable, ConfigurationError
 from broker.keys.signing import KeySet
+from broker.model import AuditRecord
 from broker.settings import load_settings
 
 if TYPE_CHECKING:
@@ -95,3 +98,29 @@ def test_a_retired_key_is_still_trusted_for_what_it_signed(settings: Settings) -
     retired = KeySet((type(state)(state.key, 0, 0, retired_at=1),))
     assert retired.public_jwks() == {"keys": []}
     assert [jwk["kid"] for jwk in trusted_keys(retired).jwks] == [state.key.kid]
+
+
+def test_chains_of_workers_without_a_successor_are_closed(settings: Settings) -> None:
+    keys, place = open_keys(settings).audit, Places(settings.home).audit
+    trusted = trusted_keys(keys)
+    journals = {
+        name: Journal(place, keys.signer, trusted, writer=name)
+        for name in ("main", "main.2", "main.3", "main.4")
+    }
+    for name, journal in journals.items():
+        journal.open()
+        journal.add([AuditRecord(0.0, "test.act", "outcome", name, "allow")])
+        journal.commit()
+        if name != "main.4":
+            journal.abandon()  # as the end of its process would
+    close_left_chains(replace(settings, workers=2), keys)
+    report = verify(place, trusted)
+    assert report.whole
+    closed = {one.writer: one.closed for one in report.writers}
+    assert closed == {"main": False, "main.2": False, "main.3": True, "main.4": False}
+    signed = {one.writer: (one.records, one.signed) for one in report.writers}
+    assert signed["main.3"][0] == signed["main.3"][1]
+    journals["main.4"].close()
+    before = {path.name: path.read_bytes() for path in place.glob("main.[34]*")}
+    close_left_chains(replace(settings, workers=2), keys)
+    assert before == {path.name: path.read_bytes() for path in place.glob("main.[34]*")}

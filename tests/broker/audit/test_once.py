@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.audit import once
-from broker.audit.once import record_once
+from broker.audit.once import close_chain, record_once
 from broker.errors import AuditUnavailable
 from tests.broker.audit.trails import (
     check,
@@ -83,3 +83,16 @@ def test_without_a_record_nothing_may_be_done(directory: Path) -> None:
         path.mkdir()
     with pytest.raises(AuditUnavailable):
         _record(directory, "in vain")
+
+
+def test_a_chain_that_was_left_open_is_signed_and_closed(directory: Path) -> None:
+    journal = open_journal(directory)
+    journal.add([record()])
+    journal.commit()
+    with pytest.raises(AuditUnavailable, match="another process writes"):
+        close_chain(directory, signing_key(), trusted(), "main")
+    journal.abandon()
+    close_chain(directory, signing_key(), trusted(), "main")
+    (main,) = check(directory).writers
+    assert main.closed
+    assert main.signed == main.records

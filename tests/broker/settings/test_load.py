@@ -136,3 +136,19 @@ def test_home_is_chosen_by_argument_then_environment_then_default(
     assert home_directory(chosen, {"BROKER_HOME": "/srv/two"}) == chosen
     assert home_directory(None, {"BROKER_HOME": "/srv/two"}) == Path("/srv/two")
     assert home_directory(None, {}) == Path("/srv/someone/.agent-token-broker")
+
+
+@pytest.mark.parametrize("bad", ["0", "65", '"two"', "-1", "1.5", "true", '""'])
+def test_workers_are_few_and_whole(tmp_path: Path, bad: str) -> None:
+    write(tmp_path, f"workers = {bad}\n")
+    assert "expected a whole number from 1 to 64" in problems(tmp_path)[0]
+
+
+def test_several_workers_cannot_share_one_unwrapping(tmp_path: Path) -> None:
+    wrapped = 'workers = 2\n[vault]\naddress = "https://vault.example"\nsecret_id_wrapped = true\n'
+    write(tmp_path, wrapped)
+    (problem,) = problems(tmp_path)
+    assert problem.startswith(f"{tmp_path / 'broker.toml'}:1: workers is 2")
+    assert "vault.secret_id_wrapped" in problem
+    write(tmp_path, wrapped.replace("workers = 2", "workers = 1"))
+    assert load_settings(tmp_path, {}).workers == 1

@@ -17,6 +17,7 @@ READERS: tuple[Callable[[object], object], ...] = (
     values.duration,
     values.size,
     values.count,
+    values.processes,
     values.port,
     values.text,
     values.path,
