@@ -31,3 +31,22 @@ def harden_process() -> None:
     if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         reason = os.strerror(ctypes.get_errno())
         raise ConfigurationError(f"cannot keep this process out of core files: {reason}")
+
+
+def take_variable(name: str) -> str | None:
+    """Return an environment variable's value, and take it out of the environment, or None.
+
+    No child inherits it then, forked ones included, and on Linux `/proc/<pid>/environ`, which
+    shows the memory that held it, has zeros in its place.
+    """
+    value = os.environ.get(name)
+    if value is None:
+        return None
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        libc.getenv.restype = ctypes.c_void_p
+        place = libc.getenv(name.encode())
+        if place:
+            ctypes.memset(place, 0, len(os.fsencode(value)))
+    del os.environ[name]
+    return value

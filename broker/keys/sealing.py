@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
 import secrets
 from typing import TYPE_CHECKING, Final, Literal, NoReturn
 
@@ -21,6 +20,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from broker.errors import ConfigurationError
 from broker.files import create_private, private_directory, read_private
+from broker.keys.process import take_variable
 from broker.keys.system_keyring import KeyringEntry
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def master_key_file(home: Path) -> Path:
 
 
 def _from_environment() -> MasterKey:
-    text = os.environ.pop(VARIABLE, None)
+    text = take_variable(VARIABLE)
     if text is not None:
         _taken[VARIABLE] = MasterKey(_decode(text.encode(errors="replace"), f"${VARIABLE}"))
     if VARIABLE not in _taken:

@@ -34,12 +34,12 @@ def home(home: Home) -> Home:
 def served(home: Home) -> Iterator[Served]:
     """Give a broker of two workers; every request comes on a connection of its own."""
     with (
-        running(home) as broker,
+        running(home) as alone,
         httpx.Client(
             trust_env=False, timeout=30, limits=httpx.Limits(max_keepalive_connections=0)
         ) as client,
     ):
-        broker = replace(broker, http=client)
+        broker = replace(alone, http=client)
         wait_for(broker, "ready: ")
         yield broker
 
@@ -105,9 +105,12 @@ def test_no_secret_is_handed_from_process_to_process(home: Home) -> None:
         assert served.call("GET", "/orders/v1/orders", served.token()).status_code == 200
         workers = children(served.process.pid)
         assert len(workers) == 2
-        for worker in workers:
-            assert key.encode() not in Path(f"/proc/{worker}/cmdline").read_bytes()
-            assert b"\0master" not in Path(f"/proc/{worker}/cmdline").read_bytes()
+        for pid in (*workers, served.process.pid):
+            for place in ("cmdline", "environ"):
+                text = Path(f"/proc/{pid}/{place}").read_bytes()
+                assert b"BROKER_HOME" in text or place == "cmdline"
+                assert key.encode() not in text
+            assert Path(f"/proc/{pid}/mem").stat().st_uid == 0
         os.kill(workers[1], signal.SIGKILL)
         wait_for(served, "worker 2 is ready")
 
