@@ -11,8 +11,18 @@ This module is on the gateway's hot path: it imports the standard library only.
 from __future__ import annotations
 
 import hmac
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Protocol, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Final,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    Protocol,
+    runtime_checkable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -95,6 +105,39 @@ class Upstream:
     connect_timeout: float = 10.0
     first_byte_timeout: float = 120.0
     idle_timeout: float = 120.0
+
+
+class BaseUrl(NamedTuple):
+    """Where a service is; `path` is as in `Upstream.base_path`."""
+
+    scheme: Literal["https", "http"]
+    host: str
+    port: int
+    path: bytes
+
+
+_BASE_URL: Final = re.compile(
+    r"(?P<scheme>https?)://(?P<host>[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])"
+    r"(:(?P<port>[0-9]{1,5}))?(?P<path>(/[A-Za-z0-9._~!$&'()*+,=:@-]+)*)/?"
+)
+
+
+def parse_base_url(text: str) -> BaseUrl:
+    """Return the parts of a `base_url` as a policy may write it; raise `ValueError` otherwise."""
+    match = _BASE_URL.fullmatch(text)
+    if match is None:
+        raise ValueError(
+            "base_url: expected https://host[:port][/path] in lower case, without user "
+            "information, query or fragment; an international name in its xn-- form"
+        )
+    path = match["path"]
+    if any(segment in {".", ".."} for segment in path.split("/")):
+        raise ValueError("base_url: its path has a dot segment; write the path it leads to")
+    scheme: Literal["https", "http"] = "https" if match["scheme"] == "https" else "http"
+    port = int(match["port"] or (443 if scheme == "https" else 80))
+    if not 0 < port < 65536:  # noqa: PLR2004 - the range of ports
+        raise ValueError(f"base_url: {port} is not a port; ports go from 1 to 65535")
+    return BaseUrl(scheme, match["host"].strip("[]"), port, path.encode())
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,15 @@ from urllib.parse import quote
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from providers.base import Injection, Plugin, ProviderError, Secret, TokenSlot, Upstream
+from providers.base import (
+    Injection,
+    Plugin,
+    ProviderError,
+    Secret,
+    TokenSlot,
+    Upstream,
+    parse_base_url,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,10 +39,6 @@ FRESH_FOR: Final = 10.0
 
 _REFERENCE: Final = r"^[a-z][a-z0-9_]*:[^\s\x00-\x1f]+$"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_URL: Final = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[a-z0-9]([a-z0-9._-]*[a-z0-9])?|\[[0-9a-f:.]+\])"
-    r"(:(?P<port>[0-9]{1,5}))?(?P<path>(/[A-Za-z0-9._~!$&'()*+,=:@-]+)*)/?"
-)
 _DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _UNIT: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _UNSAFE_IN_HEADER: Final = re.compile(rb"[^\x20-\x7e]|^\x20|\x20$|^$")
@@ -326,24 +330,12 @@ async def _user_pass(credential: Basic, secret: ReadFit) -> bytes:
 
 
 def _upstream(config: HttpApiService) -> Upstream:
-    match = _URL.fullmatch(config.base_url)
-    if match is None:
-        raise ValueError(
-            "base_url: expected https://host[:port][/path] in lower case, without user "
-            "information, query or fragment; an international name in its xn-- form"
-        )
-    path = match["path"]
-    if any(segment in {".", ".."} for segment in path.split("/")):
-        raise ValueError("base_url: its path has a dot segment; write the path it leads to")
-    scheme: Literal["https", "http"] = "https" if match["scheme"] == "https" else "http"
-    port = int(match["port"] or (443 if scheme == "https" else 80))
-    if not 0 < port < 65536:  # noqa: PLR2004 - the range of ports
-        raise ValueError(f"base_url: {port} is not a port; ports go from 1 to 65535")
+    place = parse_base_url(config.base_url)
     return Upstream(
-        scheme=scheme,
-        host=match["host"].strip("[]"),
-        port=port,
-        base_path=path.encode(),
+        scheme=place.scheme,
+        host=place.host,
+        port=place.port,
+        base_path=place.path,
         allow_private=config.allow_private,
         insecure_http=config.insecure_http,
         scrub=config.scrub in {True, "on"},

@@ -12,7 +12,7 @@ from broker.policy.engine import Policy, PolicyParts
 from broker.policy.lint import advice
 from broker.policy.merging import merge, version_of
 from broker.policy.plugins import InstalledPlugins
-from broker.policy.scopes import build_scope, scope_fields
+from broker.policy.scopes import build_scope, no_way_to, scope_fields
 from broker.policy.services import build_service, plugin_of
 from broker.policy.source import Document
 
@@ -54,7 +54,7 @@ def load_policy(
         if (plugin := plugin_of(entry, installed, problems)) is not None
     }
     services = _services(sections["services"], kinds, check_reference, problems)
-    scopes = _scopes(sections, kinds, problems)
+    scopes = _scopes(sections, kinds, services, problems)
     agents = _agents(sections, sources, problems)
     if problems:
         ordered = sorted(problems, key=lambda one: (one.file, one.line, one.column, one.message))
@@ -88,7 +88,10 @@ def _services(
 
 
 def _scopes(
-    sections: Sections, kinds: Mapping[str, Plugin], problems: list[Problem]
+    sections: Sections,
+    kinds: Mapping[str, Plugin],
+    services: Mapping[str, Service],
+    problems: list[Problem],
 ) -> dict[str, BuiltScope]:
     scopes = {}
     for name, entry in sections["scopes"].items():
@@ -101,6 +104,9 @@ def _scopes(
             problems.append(place.problem(f"scope {name!r}: {message}"))
         elif fields.service in kinds:
             scope = build_scope(entry, fields, kinds[fields.service], problems)
+            problem = no_way_to(entry, fields, services.get(fields.service))
+            if problem is not None:
+                problems.append(problem)
             if scope is not None:
                 scopes[name] = scope
     return scopes

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.errors import Problem
+    from broker.model import Service
     from broker.policy.merging import Entry
     from broker.policy.rules import Rule
     from broker.policy.templates import ConstraintTemplate
@@ -77,6 +78,18 @@ def build_scope(
     judged = plugin.http_rules and "proxy" in fields.delivery
     rules = ScopeRules(entry.name, allow, deny, query, fields.risk) if judged else None
     return BuiltScope(scope, rules, template if template.names else None)
+
+
+def no_way_to(entry: Entry, fields: ScopeFields, service: Service | None) -> Problem | None:
+    """Return what is wrong with a scope whose service the gateway has no way to call."""
+    if service is None or service.upstream is not None or "proxy" not in fields.delivery:
+        return None
+    if not service.plugin.http_rules or "proxy" not in service.plugin.deliveries:
+        return None  # such a scope allows nothing there, which is said elsewhere
+    return entry.node.place_of(["delivery"]).problem(
+        f"scope {entry.name!r}: nothing can be called through the gateway, for service "
+        f"{service.name!r} has no base_url; write delivery: [credential], or where it is"
+    )
 
 
 def _rule_problems(

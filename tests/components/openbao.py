@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import hvac
@@ -17,10 +18,10 @@ from tests.components.process import free_port, listening, serving, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     from tests.components.gate import Gate
     from tests.components.postgres import Postgres
+    from tests.fakes.kubernetes import FakeKubernetes
 
 _names: Final = count(1)
 _CREATE_USER: Final = (
@@ -93,6 +94,29 @@ class OpenBao:
                 },
             )
         return mount
+
+    def kubernetes(self, cluster: FakeKubernetes) -> None:
+        """Mount the Kubernetes engine with a role for the namespace `ci`."""
+        self.admin.sys.enable_secrets_engine("kubernetes")
+        self.admin.write_data(
+            "kubernetes/config",
+            data={
+                "kubernetes_host": cluster.url,
+                "kubernetes_ca_cert": Path(cluster.ca_file).read_text(),
+                "service_account_jwt": cluster.admin,
+                "disable_local_ca_jwt": True,
+            },
+        )
+        self.admin.write_data(
+            "kubernetes/roles/ci",
+            data={
+                "allowed_kubernetes_namespaces": ["ci"],
+                "kubernetes_role_name": "edit",
+                "kubernetes_role_type": "ClusterRole",
+                "token_default_ttl": "10m",
+                "token_max_ttl": "1h",
+            },
+        )
 
     def approle(self, policy: str, *, ttl: str = "10m", secret_id_uses: int = 1) -> AppRole:
         """Make a role with this policy; its secret_id comes wrapped."""

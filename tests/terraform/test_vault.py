@@ -17,7 +17,8 @@ from broker.files import create_private
 from broker.secrets.vault import VaultBackend
 from broker.settings import VaultSettings
 from providers.base import CredentialRequest, Dependencies
-from providers.vault_dynamic import VaultDynamic, VaultDynamicScope, VaultDynamicService
+from providers.vault_dynamic.fields import VaultDynamicScope, VaultDynamicService
+from providers.vault_dynamic.provider import VaultDynamic
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

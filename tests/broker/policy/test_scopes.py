@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from broker.errors import PolicyError
 from broker.model import Allow, Deny
+from broker.policy.loader import Document, load_policy
 from tests.fakes.policies import CLOUD_SCOPE, SMALL, changed, policy, problems
 
 
@@ -105,3 +107,14 @@ def test_a_static_key_is_never_handed_out(delivery: str) -> None:
     text = changed('allow: ["GET /v1/**"]', f'allow: ["GET /v1/**"]\n    delivery: {delivery}')
     (found,) = problems(text)
     assert found.startswith("0.yaml:16:15: scope 'stripe.read': provider 'http_api' has no deliv")
+
+
+@pytest.mark.parametrize("delivery", ["", "    delivery: [credential, proxy]\n"])
+def test_what_the_gateway_has_no_way_to_does_not_load(delivery: str) -> None:
+    text = (
+        "services: {db: {provider: vault_dynamic, mount: database}}\n"
+        "scopes:\n  db.read:\n    service: db\n    path: creds/x\n    allow: ['GET /**']\n"
+    )
+    with pytest.raises(PolicyError) as refusal:
+        load_policy([Document("p.yaml", text + delivery)])
+    assert "for service 'db' has no base_url; write delivery: [credential]" in str(refusal.value)

@@ -6,26 +6,33 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
-from pydantic import ValidationError
 
 from broker.files import create_private
 from broker.secrets.vault import VaultBackend
 from broker.settings import VaultSettings
-from providers.base import CredentialRequest, Dependencies, ProviderError, Reserved, Secret
-from providers.vault_dynamic import PLUGIN, VaultDynamic, VaultDynamicScope, VaultDynamicService
+from providers.base import (
+    CredentialRequest,
+    Dependencies,
+    Minted,
+    ProviderError,
+    Reserved,
+    Secret,
+)
+from providers.vault_dynamic import PLUGIN
+from providers.vault_dynamic.fields import VaultDynamicScope, VaultDynamicService
+from providers.vault_dynamic.provider import VaultDynamic
 from tests.components.process import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from providers.base import Minted
     from tests.components.openbao import OpenBao
     from tests.components.postgres import Postgres
 
     Provider = Callable[..., VaultDynamic]
 
 UPDATE = '{ capabilities = ["update"] }'
-BROKER = (Path(__file__).parents[2] / "policies/vault/dynamic.hcl").read_text()
+BROKER = (Path(__file__).parents[3] / "policies/vault/dynamic.hcl").read_text()
 
 
 def request(lifetime: int = 300, **scope: Any) -> CredentialRequest:
@@ -359,34 +366,52 @@ async def test_without_a_vault() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "fields"),
+    ("credential", "header", "value", "secret"),
     [
-        (VaultDynamicService, {"mount": "../sys"}),
-        (VaultDynamicService, {"mount": "/database"}),
-        (VaultDynamicService, {"mount": "a b"}),
-        (VaultDynamicService, {"mount": "database", "token_policies": ()}),
-        (VaultDynamicService, {"mount": "database", "token_policies": ("root",)}),
-        (VaultDynamicService, {"mount": "database", "token_role": "a/b"}),
-        (VaultDynamicService, {"mount": "database", "extra": 1}),
-        (VaultDynamicScope, {"path": "creds/../../sys/seal"}),
-        (VaultDynamicScope, {"path": "creds/x?list=true"}),
-        (VaultDynamicScope, {"path": ""}),
-        (VaultDynamicScope, {"path": "a", "method": "DELETE"}),
-        (VaultDynamicScope, {"path": "a", "method": "GET", "parameters": {"x": "y"}}),
-        (VaultDynamicScope, {"path": "a", "parameters": {"ttl": "1h"}, "ttl_parameter": "ttl"}),
-        (VaultDynamicScope, {"path": "a", "unleased": True}),
-        (VaultDynamicScope, {"path": "a", "unleased": "yes", "ttl_parameter": "ttl"}),
+        ({"type": "bearer"}, b"Authorization", b"Bearer t0ken", b"t0ken"),
+        ({"type": "bearer", "field": "other"}, b"Authorization", b"Bearer 0ther", b"0ther"),
+        ({"type": "basic"}, b"Authorization", b"Basic dTpw", b"p"),
+        (
+            {"type": "header", "name": "X-Consul-Token", "prefix": "T "},
+            b"X-Consul-Token",
+            b"T t0ken",
+            b"t0ken",
+        ),
     ],
 )
-def test_t5_what_a_policy_cannot_say(model: type[Any], fields: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        model(**fields)
+def test_what_was_made_goes_into_a_request(
+    credential: dict[str, str], header: bytes, value: bytes, secret: bytes
+) -> None:
+    fields = {"token": b"t0ken", "other": b"0ther", "username": b"u", "password": b"p"}
+    minted = Minted({name: Secret(one) for name, one in fields.items()}, 0.0)
+    injection = _presenting(credential).present(minted, request())
+    ((name, written),) = injection.headers
+    assert (name, written.reveal()) == (header, value)
+    assert [one.reveal() for one in injection.secrets] == [secret]
 
 
-def test_the_request_that_asks_an_engine() -> None:
-    plain = VaultDynamicScope(path="creds/x")
-    assert plain.request(60) == ("GET", None)
-    full = VaultDynamicScope(
-        path="creds/x", parameters={"namespace": "ci", "n": 3}, ttl_parameter="ttl"
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"user": b"x"}, "no 'token', but user"),
+        ({"token": b"a\r\nX-Evil: 1"}, "cannot be sent"),
+        ({"token": b""}, "cannot be sent"),
+    ],
+)
+def test_what_was_made_and_cannot_be_sent(fields: dict[str, bytes], told: str) -> None:
+    minted = Minted({name: Secret(one) for name, one in fields.items()}, 0.0)
+    with pytest.raises(ProviderError, match=told):
+        _presenting({"type": "bearer"}).present(minted, request())
+
+
+def test_a_service_that_says_no_credential_presents_none() -> None:
+    provider, _ = _answered()
+    with pytest.raises(ProviderError, match="says no `credential`"):
+        provider.present(Minted({}, 0.0), request())
+
+
+def _presenting(credential: dict[str, str]) -> VaultDynamic:
+    config = VaultDynamicService.model_validate(
+        {"mount": "m", "base_url": "https://api.example", "credential": credential}
     )
-    assert full.request(60) == ("POST", {"namespace": "ci", "n": 3, "ttl": "60s"})
+    return VaultDynamic(config, Dependencies(None, None, time.time))  # type: ignore[arg-type]

@@ -1,121 +1,31 @@
-"""Credentials that an engine of Vault or OpenBao makes on demand, cut to one grant.
-
-Any engine whose path hands out credentials will do: database, PKI, Kubernetes, SSH, AWS, ...
-A scope names the path under the service's mount, and what is sent there:
-
-    services:
-      orders-db: {provider: vault_dynamic, mount: database}
-    scopes:
-      orders.read:
-        service: orders-db
-        delivery: [credential]
-        path: creds/orders-readonly
-
-For each credential the broker first makes a Vault token of its own, with the grant's remaining
-life as its fixed end, and keeps the token's accessor. What the engine makes is made with that
-token, so it belongs to it: Vault ends it with the token, at the latest when the grant ends,
-whatever becomes of the broker; and a broker that has crashed at any point finds in the accessor
-all that it needs to end it sooner.
-
-An engine that gives no lease (a certificate of a PKI role without `generate_lease`, a signed
-SSH key) cannot be made to take it back: then the scope must say `unleased: true` and
-`ttl_parameter`, the name under which the engine takes a lifetime.
-
-The broker's login needs what `policies/vault/dynamic.hcl` gives, and whatever the engine's
-paths ask for, unless a token role's policies have that.
-"""
+"""Have an engine make a credential under a token of its own, and end both."""
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
-
-from providers.base import Minted, Plugin, ProviderError, Reserved, Secret, Templated
+from providers.base import Injection, Minted, ProviderError, Reserved, Secret
+from providers.vault_dynamic.fields import Basic, Bearer, Header
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from providers.base import CredentialRequest, Dependencies, VaultCalls
+    from providers.vault_dynamic.fields import VaultDynamicScope, VaultDynamicService
 
-_PATH: Final = r"^[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*$"
-_NAME: Final = r"^[A-Za-z0-9_.-]+$"
 _DISPLAY_NAME: Final = "agent-token-broker"
 _MOST_FIELDS: Final = 64
-
-Path = Annotated[str, Field(pattern=_PATH, max_length=256)]
-Name = Annotated[str, Field(pattern=_NAME, max_length=128)]
-TemplatedText = Annotated[str, Templated("A-Za-z0-9._@:/+-"), Field(max_length=1024)]
-
-
-def _plain(path: str) -> None:
-    if {".", ".."} & {*path.split("/")}:
-        raise ValueError("has a dot segment; write the path it leads to")
-
-
-class _Model(BaseModel):
-    # A secret pasted into a policy must not come back in the error text.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class VaultDynamicService(_Model):
-    """The fields of a service of this kind: one secrets engine.
-
-    `token_policies` are the Vault policies of the tokens that credentials are made with, if
-    not all of the broker's own; `token_role` is the token role to make them by.
-    """
-
-    mount: Path
-    token_policies: Annotated[tuple[Name, ...], Field(min_length=1)] | None = None
-    token_role: Name | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> VaultDynamicService:
-        _plain(self.mount)
-        if "root" in (self.token_policies or ()):
-            raise ValueError("token_policies: root may do everything; name a narrower policy")
-        return self
-
-
-class VaultDynamicScope(_Model):
-    """The fields of a scope of this kind: where under the mount credentials are made, and how.
-
-    `parameters` are sent along (then `method` is POST, unless it is given); the lifetime goes
-    under the name `ttl_parameter`, in seconds, if the engine takes one.
-    """
-
-    path: Annotated[str, Templated(), Field(pattern=_PATH, max_length=256)]
-    method: Literal["GET", "POST"] | None = None
-    parameters: dict[Name, TemplatedText | bool | int | tuple[TemplatedText, ...]] = {}
-    ttl_parameter: Name | None = None
-    unleased: StrictBool = False
-
-    @model_validator(mode="after")
-    def _check(self) -> VaultDynamicScope:
-        _plain(self.path)
-        if self.method == "GET" and (self.parameters or self.ttl_parameter):
-            raise ValueError("a GET sends no parameters; leave method out, or write POST")
-        if self.ttl_parameter in self.parameters:
-            raise ValueError("ttl_parameter is the grant's remaining life, and no parameter")
-        if self.unleased and self.ttl_parameter is None:
-            raise ValueError(
-                "unleased: what Vault gives no lease for must end by itself; name in "
-                "ttl_parameter where the engine takes a lifetime"
-            )
-        return self
-
-    def request(self, lifetime: int) -> tuple[str, dict[str, Any] | None]:
-        """Return the method and the body that ask for a credential of this lifetime."""
-        body: dict[str, Any] = dict(self.parameters)
-        if self.ttl_parameter is not None:
-            body[self.ttl_parameter] = f"{lifetime}s"
-        return self.method or ("POST" if body else "GET"), body or None
+_FIT: Final = re.compile(rb"[\x21-\x7e]+")
+_FIT_USER: Final = re.compile(rb"[^\x00-\x1f\x7f:]+")
+_FIT_PASSWORD: Final = re.compile(rb"[^\x00-\x1f\x7f]+")
 
 
 class VaultDynamic:
-    """Have an engine make credentials (`Reserves`, `Renewable`, `Revocable`)."""
+    """Have an engine make credentials (`Reserves`, `Renewable`, `Revocable`, `Presents`)."""
 
     def __init__(self, config: VaultDynamicService, dependencies: Dependencies) -> None:
         self._config = config
@@ -199,6 +109,24 @@ class VaultDynamic:
             "POST", "auth/token/revoke-accessor", {"accessor": handle["accessor"]}
         )
 
+    def present(self, minted: Minted, request: CredentialRequest) -> Injection:
+        """Return what the engine has made as the service wants to be shown it."""
+        match self._config.credential:
+            case None:
+                raise ProviderError(f"service {request.service} says no `credential` to present")
+            case Bearer() as bearer:
+                secret = _field(minted, bearer.field, _FIT)
+                return _in_header(b"Authorization", b"Bearer " + secret.reveal(), secret)
+            case Header() as header:
+                secret = _field(minted, header.field, _FIT)
+                value = header.prefix.encode() + secret.reveal()
+                return _in_header(header.name.encode(), value, secret)
+            case Basic() as basic:
+                user = _field(minted, basic.username_field, _FIT_USER)
+                password = _field(minted, basic.password_field, _FIT_PASSWORD)
+                both = base64.b64encode(user.reveal() + b":" + password.reveal())
+                return _in_header(b"Authorization", b"Basic " + both, password)
+
     def _unleased(
         self,
         scope: VaultDynamicScope,
@@ -212,8 +140,11 @@ class VaultDynamic:
                 "the engine's role give one (generate_lease), or write unleased: true and "
                 "ttl_parameter in the policy"
             )
-        told = fields.get("expiration")
-        expires_at = ends if told is None else _epoch(told)
+        expires_at = ends
+        if "expiration" in fields:
+            expires_at = _epoch(fields["expiration"])
+        elif "signed_key" in fields:
+            expires_at = _end_of_certificate(fields["signed_key"])
         return Minted(fields, expires_at, handle)
 
     @property
@@ -236,6 +167,22 @@ def _fields(answer: Mapping[str, Any]) -> dict[str, Secret]:
     }
 
 
+def _end_of_certificate(signed_key: Secret) -> float:
+    """Return when a certificate of OpenSSH ends: of this the engine itself says nothing."""
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415 - SSH alone needs it
+        SSHCertificate,
+        load_ssh_public_identity,
+    )
+
+    try:
+        identity = load_ssh_public_identity(signed_key.reveal())
+    except (ValueError, TypeError):
+        identity = None
+    if not isinstance(identity, SSHCertificate):
+        raise ProviderError("Vault's answer holds a signed_key that is no SSH certificate")
+    return float(identity.valid_before)
+
+
 def _epoch(expiration: Secret) -> float:
     try:
         return float(expiration.reveal())
@@ -243,19 +190,17 @@ def _epoch(expiration: Secret) -> float:
         raise ProviderError("Vault's answer does not say when the credential ends") from None
 
 
-def _build(config: Any, dependencies: Dependencies) -> VaultDynamic:
-    return VaultDynamic(config, dependencies)
+def _field(minted: Minted, name: str, fit: re.Pattern[bytes]) -> Secret:
+    secret = minted.fields.get(name)
+    if secret is None:
+        made = ", ".join(sorted(minted.fields))
+        raise ProviderError(
+            f"the engine made no {name!r}, but {made}; mend `credential` of the service"
+        )
+    if not fit.fullmatch(secret.reveal()):
+        raise ProviderError(f"the engine made a {name!r} that cannot be sent in a header")
+    return secret
 
 
-PLUGIN: Final = Plugin(
-    kind="vault_dynamic",
-    service_model=VaultDynamicService,
-    scope_model=VaultDynamicScope,
-    deliveries=frozenset({"credential"}),
-    http_rules=False,
-    build=_build,
-    upstream=lambda _: None,
-    token_slots=lambda _: (),
-    secret_references=lambda _: (),
-    needs_vault=True,
-)
+def _in_header(name: bytes, value: bytes, secret: Secret) -> Injection:
+    return Injection(headers=((name, Secret(value)),), secrets=(secret,))
