@@ -226,7 +226,7 @@ class AgentConnection(asyncio.Protocol):
         if self._relay is not None and content:
             self._relay.add(content)
         if self._relay is not None and body.done:
-            self._relay.end()
+            self._relay.end(body.trailers)
 
     def _take_head(self) -> bool:
         """Judge the request that the buffer begins with, and send it on its way if allowed.

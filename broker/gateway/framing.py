@@ -1,15 +1,18 @@
 """Find the end of a message body, and write bodies anew (RFC 9112, 6 and 7).
 
-What leaves the gateway is framed by the gateway: chunk extensions and trailers of the sender
-are read strictly and dropped, so two readers behind it cannot disagree on where a body ends.
+What leaves the gateway is framed by the gateway: chunk extensions of the sender are read strictly
+and dropped, so two readers behind it cannot disagree on where a body ends.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE, Malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
@@ -17,6 +20,7 @@ _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80
 _TRAILER: Final = re.compile(FIELD_NAME.pattern + rb":" + FIELD_VALUE.pattern)
 _LINE_BYTES: Final = 4096
 _TRAILER_LINES: Final = 64
+_TRAILER_BYTES: Final = 16 << 10
 
 
 class Body(Protocol):
@@ -24,6 +28,11 @@ class Body(Protocol):
 
     done: bool
     rest: bytes
+
+    @property
+    def trailers(self) -> Sequence[bytes]:
+        """The lines of the trailer section, once the body is done."""
+        ...
 
     def feed(self, data: bytes) -> bytes:
         """Return the body bytes in `data`.
@@ -37,6 +46,7 @@ class LengthBody:
     """A body of a known number of bytes, of which `left` are still to come."""
 
     __slots__ = ("done", "left", "rest")
+    trailers = ()
 
     def __init__(self, length: int) -> None:
         self.left = length
@@ -57,9 +67,10 @@ class LengthBody:
 
 
 class UntilCloseBody:
-    """A response body that ends with its connection."""
+    """A body that ends with its connection."""
 
     __slots__ = ("done", "rest")
+    trailers = ()
 
     def __init__(self) -> None:
         self.done = False
@@ -73,12 +84,13 @@ class UntilCloseBody:
 class ChunkedBody:
     """A chunked body (RFC 9112, 7.1)."""
 
-    __slots__ = ("_buffer", "_left", "_trailers", "done", "rest")
+    __slots__ = ("_buffer", "_left", "_trailing", "done", "rest", "trailers")
 
     def __init__(self) -> None:
         self._buffer = b""
         self._left = 0  # of the current chunk and the CRLF after it
-        self._trailers = -1  # lines read of the trailer section, once it has begun
+        self._trailing = False
+        self.trailers: tuple[bytes, ...] = ()
         self.done = False
         self.rest = b""
 
@@ -126,7 +138,7 @@ class ChunkedBody:
         return taken
 
     def _line(self, line: bytes) -> None:
-        if self._trailers < 0:
+        if not self._trailing:
             match = _CHUNK_LINE.fullmatch(line)
             if match is None:
                 raise Malformed("a chunk size is not a plain hexadecimal number")
@@ -134,13 +146,16 @@ class ChunkedBody:
             if size:
                 self._left = size + 2
             else:
-                self._trailers = 0
+                self._trailing = True
             return
         if not line:
             self.done = True
             return
-        self._trailers += 1
-        if self._trailers > _TRAILER_LINES or not _TRAILER.fullmatch(line):
+        self.trailers += (line,)
+        too_long = (
+            len(self.trailers) > _TRAILER_LINES or sum(map(len, self.trailers)) > _TRAILER_BYTES
+        )
+        if too_long or not _TRAILER.fullmatch(line):
             raise Malformed("the trailer section is too long or not made of header fields")
 
 

@@ -12,15 +12,17 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE
+from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE, Field
 from broker.gateway.scrub import SHORTEST, scrubber
 from broker.gateway.slots import cookie_pairs
+from broker.gateway.trailers import read_trailers
 from broker.gateway.websocket import EXTENSIONS, REQUEST_LINES, Handshake
 from providers.base import ProviderError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker.gateway.authorize import Admission
-    from broker.gateway.grammar import Field
     from broker.gateway.request import RequestFields
     from broker.gateway.scrub import Scrubber
     from providers.base import Injection, TokenSlot
@@ -191,6 +193,11 @@ def _forwarded(fields: RequestFields, removal: Removal) -> _Fields:
         lines.append(b"Content-Length: %d\r\n" % fields.length)
     if isinstance(fields.handshake, Handshake):
         lines.append(REQUEST_LINES)
+    elif fields.takes_trailers:
+        lines.append(b"TE: trailers\r\nConnection: TE\r\n")
+    trailers = sorted(_trailers(fields, removal))
+    if trailers:
+        lines.append(b"Trailer: %b\r\n" % b", ".join(trailers))
     pairs = (
         pair
         for field in fields.fields
@@ -199,6 +206,28 @@ def _forwarded(fields: RequestFields, removal: Removal) -> _Fields:
     )
     kept = [b"%b=%b" % pair for pair in pairs if pair[0] not in removal.cookies]
     return _Fields(b"".join(lines), b"; ".join(kept))
+
+
+def passing_trailers(admission: Admission, credential: Credential, lines: Sequence[bytes]) -> bytes:
+    """Return those lines of a request's trailer section that are sent on.
+
+    What the agent declared, and could have sent in the head; without its task token.
+    """
+    names = _trailers(admission.request.fields, credential.removal)
+    token = admission.claim.token if admission.claim is not None else None
+    return b"".join(
+        field.line()
+        for field in read_trailers(lines, names)
+        if token is None or token not in field.value
+    )
+
+
+def _trailers(fields: RequestFields, removal: Removal) -> frozenset[bytes]:
+    return frozenset(
+        name
+        for name in fields.trailers
+        if _may_pass(Field(name, name, b""), fields.options, removal)
+    )
 
 
 def _may_pass(field: Field, options: frozenset[bytes], removal: Removal) -> bool:

@@ -10,16 +10,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Literal
 
 from broker.errors import AuditUnavailable
-from broker.gateway.framing import LAST_CHUNK, chunk
-from broker.gateway.inject import upstream_head
+from broker.gateway.framing import chunk
+from broker.gateway.inject import passing_trailers, upstream_head
 from broker.gateway.problems import UNRECORDED, Refusal, report, too_large, unsearchable
 from broker.gateway.request import IDEMPOTENT
 from broker.gateway.scrub import Scrubbing
+from broker.gateway.trailers import last_chunk, read_trailers
 from broker.gateway.translate import translate
 from broker.gateway.upload import Upload
 from providers.base import ProviderError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker.gateway.authorize import Admission
     from broker.gateway.inject import Credential
     from broker.gateway.response import ResponseHead
@@ -57,6 +60,7 @@ class Relay:
         "_retried",
         "_scrubbing",
         "_started",
+        "_trailer",
         "_upload",
         "_upstream",
         "_works",
@@ -81,6 +85,7 @@ class Relay:
         self._chunks = False  # whether the response leaves in chunks
         self._keep = False
         self._held: list[bytes] | None = None  # of the response, until the intent is durable
+        self._trailer = b""
         self._bytes_out = 0
         self._begun = False  # whether the agent has been sent a part of the response
         self._ended = False  # whether the upstream's response is complete
@@ -127,10 +132,10 @@ class Relay:
             self.fail(too_large(self._works.limits.body_bytes))
         self.deadline = None
 
-    def end(self) -> None:
-        """Take note that the request's body is complete."""
+    def end(self, trailers: Sequence[bytes] = ()) -> None:
+        """Take note that the request's body is complete, and of what came after it."""
         if self._upload is not None and not self.over:
-            self._upload.end()
+            self._upload.end(trailers)
             self.deadline = None
 
     def hung_up(self) -> None:
@@ -201,7 +206,7 @@ class Relay:
         if upload is not None:
             if self._admission.request.fields.expects and not upload.size:
                 self._client.write(CONTINUE)
-            upload.flow(connection)
+            upload.flow(connection, self._passing)
         self.deadline = None
 
     def unconnected(self, refusal: Refusal) -> None:
@@ -248,6 +253,13 @@ class Relay:
         """Go on with the response (`upstream.Receiver`)."""
         self._pass_on(b"", content, done=done)
 
+    def trailed(self, lines: Sequence[bytes]) -> None:
+        """Keep what may follow the response's body (`upstream.Receiver`)."""
+        if self._head is not None and self._admission.request.fields.takes_trailers:
+            fields = read_trailers(lines, self._head.trailers)
+            section = b"".join(field.line() for field in fields)
+            self._trailer = self._scrubbing.fields(section) if self._scrubbing else section
+
     def failed(self, refusal: Refusal, *, stale: bool) -> None:
         """Try once more where that is harmless, or give up (`upstream.Receiver`)."""
         self._upstream = None
@@ -288,6 +300,11 @@ class Relay:
             if not self.over:
                 self._send(credential)
 
+    def _passing(self, trailers: Sequence[bytes]) -> bytes:
+        if self._credential is None:
+            raise RuntimeError("a body ends before there is a credential")
+        return passing_trailers(self._admission, self._credential, trailers)
+
     def _send(self, credential: Credential) -> None:
         self._credential = credential
         self.deadline = None
@@ -300,6 +317,8 @@ class Relay:
         if head.length is None and head.has_body(self._method):
             self._chunks = True
             lines += b"Transfer-Encoding: chunked\r\n"
+            if head.trailers and self._admission.request.fields.takes_trailers:
+                lines += b"Trailer: %b\r\n" % b", ".join(sorted(head.trailers))
         return lines + (b"\r\n" if self._keep else b"Connection: close\r\n\r\n")
 
     def _pass_on(self, lines: bytes, content: bytes, *, done: bool) -> None:
@@ -307,7 +326,8 @@ class Relay:
             content = self._scrubbing.content(content, done=done)
         self._bytes_out += len(content)
         if self._chunks:
-            content = (chunk(content) if content else b"") + (LAST_CHUNK if done else b"")
+            last = last_chunk(self._trailer) if done else b""
+            content = (chunk(content) if content else b"") + last
         if done:
             self._ended = True
             self._upstream = None  # somebody else's by now

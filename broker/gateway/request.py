@@ -22,6 +22,7 @@ from broker.gateway.grammar import (
     read_framing,
 )
 from broker.gateway.problems import Refusal, head_too_large, malformed, too_large
+from broker.gateway.trailers import declared, takes_trailers
 from broker.gateway.websocket import read_handshake
 from broker.policy.rules import METHODS
 
@@ -60,8 +61,9 @@ class RequestFields:
 
     `block` is the bytes themselves. `refusal` is why no request with these fields is served, if
     there is a reason. `closes` is true where the agent will not use the connection again,
-    `expects` where it waits for 100 (Continue). `handshake` is what it asks for where it wants
-    another protocol, or why that cannot be.
+    `expects` where it waits for 100 (Continue), `takes_trailers` where it takes trailers of a
+    response; `trailers` are those it declares itself. `handshake` is what it asks for where it
+    wants another protocol, or why that cannot be.
     `derived` keeps what authorisation and injection work out from the fields alone.
     """
 
@@ -78,6 +80,8 @@ class RequestFields:
         "length",
         "options",
         "refusal",
+        "takes_trailers",
+        "trailers",
     )
 
     def __init__(self, block: bytes, fields: tuple[Field, ...], body_limit: int) -> None:
@@ -99,6 +103,8 @@ class RequestFields:
         upgrades = any(field.key == b"upgrade" for field in fields)
         self.handshake = read_handshake(fields, self.options, framing) if upgrades else None
         self.expects = bool(expected)
+        self.takes_trailers = takes_trailers(fields)
+        self.trailers = declared(fields) if framing.chunked else frozenset()
         self.refusal: Refusal | None = None
         if expected - {b"100-continue"}:
             detail = "only `Expect: 100-continue` is known"

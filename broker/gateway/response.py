@@ -16,6 +16,7 @@ from broker.gateway.grammar import (
     read_fields,
     read_framing,
 )
+from broker.gateway.trailers import declared
 from broker.gateway.websocket import SWITCHING
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class ResponseHead:
     true for 1xx and `persistent` where the upstream keeps its connection open. `unsearchable`
     says why the body cannot be searched for a credential, if there is a reason; `clean_for` is
     the scrubber that has found none in `ready`. `options` are what Connection names, `switching`
-    the fields of an answer that changes the protocol (101). `size` is the head's in bytes.
+    the fields of an answer that changes the protocol (101), `trailers` the names of what may
+    follow a chunked body. `size` is the head's in bytes.
     """
 
     __slots__ = (
@@ -66,6 +68,7 @@ class ResponseHead:
         "start",
         "status",
         "switching",
+        "trailers",
         "translated",
         "unsearchable",
     )
@@ -98,6 +101,7 @@ class ResponseHead:
         self.translated = tuple(
             field for field in fields if field.key in _OF_THE_UPSTREAM - options
         )
+        self.trailers = (declared(fields) - options) if framing.chunked else frozenset()
         self.clean_for: Scrubber | None = None
         self.unsearchable = _unsearchable(fields, self.status)
         plain = framing.length is not None and not self.translated

@@ -84,10 +84,14 @@ class Scrubber:
         """
         if not self._hits(head):
             return head
-        first, *lines = head.split(b"\r\n")
+        first, end, lines = head.partition(b"\r\n")
         first = first[:_STATUS] + self.scrub(first[_STATUS:])
-        scrubbed = b"\r\n".join([first, *map(self._scrub_line, lines)])
+        scrubbed = first + end + self.scrub_fields(lines)
         return head if scrubbed == head else scrubbed
+
+    def scrub_fields(self, lines: bytes) -> bytes:
+        """Return lines of header fields without the secrets; lines stay lines."""
+        return b"\r\n".join(map(self._scrub_line, lines.split(b"\r\n")))
 
     def _scrub_line(self, line: bytes) -> bytes:
         name, colon, value = line.partition(b": ")
@@ -250,6 +254,12 @@ class Scrubbing:
         """Return the response's head, scrubbed."""
         scrubbed = self._scrubber.scrub_head(lines)
         self.found |= scrubbed is not lines
+        return scrubbed
+
+    def fields(self, lines: bytes) -> bytes:
+        """Return lines of the response's trailer section, scrubbed."""
+        scrubbed = self._scrubber.scrub_fields(lines)
+        self.found |= scrubbed != lines
         return scrubbed
 
     def content(self, content: bytes, *, done: bool) -> bytes:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from broker.gateway.framing import LAST_CHUNK, chunk
+from broker.gateway.trailers import last_chunk
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from broker.gateway.upstream import UpstreamConnection
+
+    Passing = Callable[[Sequence[bytes]], bytes]
 
 
 class Source(Protocol):
@@ -25,10 +30,22 @@ class Source(Protocol):
 class Upload:
     """A body that waits for its upstream in `buffer` bytes at most, and then flows.
 
-    `size` counts what came in; `done` is true once all of it has.
+    `size` counts what came in; `done` is true once all of it has. `trailers` are the lines that
+    came after it, of which `flow` is told what may pass.
     """
 
-    __slots__ = ("_buffer", "_chunked", "_source", "_upstream", "_waiting", "done", "size", "slow")
+    __slots__ = (
+        "_buffer",
+        "_chunked",
+        "_passing",
+        "_source",
+        "_upstream",
+        "_waiting",
+        "done",
+        "size",
+        "slow",
+        "trailers",
+    )
 
     def __init__(self, source: Source, *, chunked: bool, buffer: int) -> None:
         self._source = source
@@ -36,6 +53,8 @@ class Upload:
         self._buffer = buffer
         self._waiting: list[bytes] = []
         self._upstream: UpstreamConnection | None = None
+        self._passing: Passing | None = None
+        self.trailers: Sequence[bytes] = ()
         self.size = 0
         self.done = False
         self.slow = False
@@ -47,22 +66,25 @@ class Upload:
         if self._upstream is None and self.size > self._buffer:
             self._source.hold()
 
-    def end(self) -> None:
-        """Take note that the body is complete."""
+    def end(self, trailers: Sequence[bytes] = ()) -> None:
+        """Take note that the body is complete, and of the lines of its trailer section."""
         self.done = True
-        if self._chunked:
-            self._write(LAST_CHUNK)
+        self.trailers = trailers
         if self._upstream is not None:
-            self._upstream.sent()
+            self._finish(self._upstream)
 
-    def flow(self, upstream: UpstreamConnection) -> None:
-        """Send what waits, and from now on whatever comes."""
+    def flow(self, upstream: UpstreamConnection, passing: Passing | None = None) -> None:
+        """Send what waits, and from now on whatever comes.
+
+        `passing` returns the field lines to send of a trailer section; without it, none are.
+        """
         self._upstream = upstream
+        self._passing = passing
         for data in self._waiting:
             upstream.write(data)
         self._waiting.clear()
         if self.done:
-            upstream.sent()
+            self._finish(upstream)
         elif not self.slow:
             self._source.release()
 
@@ -75,6 +97,13 @@ class Upload:
         """Let the source go on."""
         self.slow = False
         self._source.release()
+
+    def _finish(self, upstream: UpstreamConnection) -> None:
+        if self._chunked:
+            trailers = self.trailers
+            section = self._passing(trailers) if trailers and self._passing else b""
+            upstream.write(last_chunk(section) if section else LAST_CHUNK)
+        upstream.sent()
 
     def _write(self, data: bytes) -> None:
         if self._upstream is None:

@@ -16,6 +16,8 @@ from broker.gateway.response import ResponseReader
 from broker.gateway.websocket import SWITCHING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from broker.gateway.framing import Body
     from broker.gateway.limits import GatewayLimits
     from broker.gateway.response import ResponseHead
@@ -30,6 +32,10 @@ class Receiver(Protocol):
 
     def content(self, content: bytes, *, done: bool) -> None:
         """Take more content; `done` if the response ends with it."""
+        ...
+
+    def trailed(self, lines: Sequence[bytes]) -> None:
+        """Take the lines of a trailer section that was declared, before the last of the content."""
         ...
 
     def failed(self, refusal: Refusal, *, stale: bool) -> None:
@@ -217,9 +223,13 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             body = self._body = head.body()
             content = body.feed(content)
-            if body.done:
-                self._finish(reusable=head.persistent and not body.rest)
-            receiver.answered(head, content, done=body.done)
+            if not body.done or not head.trailers:
+                if body.done:
+                    self._finish(reusable=head.persistent and not body.rest)
+                receiver.answered(head, content, done=body.done)
+                return
+            receiver.answered(head, content, done=False)
+            self._end(receiver, head, body, b"")
 
     def _receive_more(self, data: bytes, receiver: Receiver) -> None:
         head, body = self._head, self._body
@@ -227,9 +237,17 @@ class UpstreamConnection(asyncio.Protocol):
             raise RuntimeError("more of a response that has no body")
         content = body.feed(data)
         if body.done:
-            self._finish(reusable=head.persistent and not body.rest)
-        if content or body.done:
-            receiver.content(content, done=body.done)
+            self._end(receiver, head, body, content)
+        elif content:
+            receiver.content(content, done=False)
+
+    def _end(self, receiver: Receiver, head: ResponseHead, body: Body, content: bytes) -> None:
+        if self._receiver is None:
+            return  # it has given up on what came before
+        if head.trailers and body.trailers:
+            receiver.trailed(body.trailers)
+        self._finish(reusable=head.persistent and not body.rest)
+        receiver.content(content, done=True)
 
     def _skip_interim(self, head: ResponseHead, data: bytes) -> bytes:
         if head.status == SWITCHING:

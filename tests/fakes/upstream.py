@@ -136,7 +136,8 @@ async def _body(stream: bytearray, reader: asyncio.StreamReader, head: bytes) ->
     body = b""
     while size := int(await _keep(stream, reader.readuntil(b"\r\n")), 16):
         body += (await _keep(stream, reader.readexactly(size + 2)))[:-2]
-    await _keep(stream, reader.readexactly(2))
+    while await _keep(stream, reader.readuntil(b"\r\n")) != b"\r\n":
+        pass
     return body
 
 

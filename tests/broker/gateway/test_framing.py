@@ -69,6 +69,7 @@ def test_chunks_are_joined_and_the_rest_is_kept(
     content = b"".join(data for data, _ in chunks)
     assert feed(body, wire + rest, places) == (content, rest)
     assert body.done
+    assert [line + b"\r\n" for line in body.trailers] == trailers
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,7 @@ def test_chunks_are_joined_and_the_rest_is_kept(
         b"0\r\nX : 1\r\n\r\n",
         b"0\r\nX: a\0\r\n\r\n",
         b"0\r\n" + b"X: 1\r\n" * 65 + b"\r\n",
+        b"0\r\n" + (b"X: " + b"1" * 3000 + b"\r\n") * 6 + b"\r\n",
     ],
     ids=repr,
 )

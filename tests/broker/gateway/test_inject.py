@@ -63,7 +63,7 @@ def test_the_path_goes_out_byte_for_byte() -> None:
         b"Connection: keep-alive",
         b"Keep-Alive: 5",
         b"Proxy-Connection: keep-alive",
-        b"TE: trailers",
+        b"TE: gzip",
         b"Trailer: X",
         b"Upgrade: websocket",
         b"HTTP2-Settings: AAMA",
@@ -364,3 +364,9 @@ def test_what_is_injected_is_known_again(injection: Injection, hidden: bytes, sh
     assert scrubber is not None
     assert scrubber.scrub(b"<" + hidden + b">") == b"<" + b"*" * len(hidden) + b">"
     assert scrubber.scrub(b"<" + shown + b">") == b"<" + shown + b">"
+
+
+def test_whether_trailers_are_taken_is_passed_on_for_the_next_hop() -> None:
+    for te in (b"TE: trailers", b"TE: gzip;q=0.5, Trailers"):
+        lines = sent("api", b"/api/x", te, b"Connection: TE")
+        assert lines[2:4] == [b"TE: trailers", b"Connection: TE"]

@@ -14,7 +14,7 @@ from tests.fakes.gateway import policy, policy_text
 from tests.fakes.upstream import Upstream, recording_upstream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from broker.gateway.problems import Refusal
     from broker.gateway.response import ResponseHead
@@ -55,6 +55,9 @@ class Request:
 
     def content(self, content: bytes, *, done: bool) -> None:
         raise NotImplementedError(content, done)
+
+    def trailed(self, lines: Sequence[bytes]) -> None:
+        raise NotImplementedError(lines)
 
     def failed(self, refusal: Refusal, *, stale: bool) -> None:
         raise NotImplementedError(refusal, stale)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import pytest
 
 from broker.gateway.upload import Upload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass
@@ -83,3 +88,29 @@ def test_an_upstream_that_is_slow_at_once_keeps_the_source_waiting() -> None:
     slow = Slow(ends.events)
     body.flow(slow)  # type: ignore[arg-type]
     assert ends.events == ["hold", b"ab", "hold"]
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_trailer_section_is_what_may_pass_of_it(*, early: bool) -> None:
+    def passing(lines: Sequence[bytes]) -> bytes:
+        return b"".join(line + b"\r\n" for line in lines if line.startswith(b"X"))
+
+    for lines, last in (
+        ((b"X: 1", b"Host: evil"), b"0\r\nX: 1\r\n\r\n"),
+        ((b"Host: evil",), b"0\r\n\r\n"),
+        ((), b"0\r\n\r\n"),
+    ):
+        body, ends = upload(chunked=True)
+        if early:
+            body.end(lines)
+        body.flow(ends, passing)  # type: ignore[arg-type]
+        if not early:
+            body.end(lines)
+        assert ends.events[-2:] == [last, "sent"]
+
+
+def test_without_anybody_to_say_so_no_trailer_passes() -> None:
+    body, ends = upload(chunked=True)
+    body.flow(ends)  # type: ignore[arg-type]
+    body.end((b"X: 1",))
+    assert ends.events[-2:] == [b"0\r\n\r\n", "sent"]

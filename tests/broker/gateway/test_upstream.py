@@ -12,7 +12,7 @@ from broker.gateway.upstream import UpstreamConnection
 from tests.fakes.upstream import Upstream, raw, recording_upstream, reply
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from broker.gateway.problems import Refusal
     from broker.gateway.response import ResponseHead
@@ -28,6 +28,7 @@ class Ends:
     lost_count: int = 0
     heads: list[ResponseHead] = field(default_factory=list)
     body: bytes = b""
+    trailers: list[bytes] = field(default_factory=list)
     done: bool = False
     refusal: Refusal | None = None
     stale: bool = False
@@ -54,6 +55,10 @@ class Ends:
         self.body += content
         self.done = done
         self.changed.set()
+
+    def trailed(self, lines: Sequence[bytes]) -> None:
+        assert not self.done
+        self.trailers.extend(lines)
 
     def failed(self, refusal: Refusal, *, stale: bool) -> None:
         self.refusal, self.stale = refusal, stale
@@ -126,6 +131,26 @@ async def test_a_clean_response_leaves_the_connection_usable(
         assert len(ends.heads) == 1
         assert ends.given == [connection]
         assert connection.usable
+
+
+@pytest.mark.parametrize("pieces", [1, 9])
+async def test_declared_trailers_come_before_the_end(pieces: int) -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n%b\r\n"
+    body = b"2\r\nok\r\n0\r\nX-Sum: 1\r\nX-Other: 2\r\n\r\n"
+    for declared, seen in ((b"Trailer: x-sum\r\n", [b"X-Sum: 1", b"X-Other: 2"]), (b"", [])):
+        wire = head % declared + body
+        async with connected() as (upstream, connection, ends):
+
+            async def answer(_: object, writer: asyncio.StreamWriter, wire: bytes = wire) -> None:
+                step = len(wire) // pieces + 1
+                for start in range(0, len(wire), step):
+                    writer.write(wire[start : start + step])
+                    await asyncio.sleep(0.001)
+
+            upstream.answer = answer
+            await ask(connection, ends)
+            assert (ends.body, ends.trailers) == (b"ok", seen)
+            assert ends.given == [connection]
 
 
 async def test_a_head_request_has_no_body_to_wait_for() -> None:
