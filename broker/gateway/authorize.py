@@ -184,7 +184,9 @@ class Authorization:
     def _adopt(self, policy: PolicySnapshot) -> None:
         self._policy = policy
         self._routes = {
-            service.name.encode(): Route(policy, service, service.upstream)
+            service.name.encode(): Route(
+                policy, service, service.upstream, self._resource.pseudonym
+            )
             for service in policy.services.values()
             if service.upstream is not None
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import socket
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -86,10 +88,20 @@ class Authority(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """The gateway as an OAuth protected resource (RFC 9728): its URL, and who issues tokens."""
+    """The gateway as an OAuth protected resource (RFC 9728): its URL, and who issues tokens.
+
+    `pseudonym` is its name in `Via` (RFC 9110, 7.6.3): the same in each worker and after each
+    restart, and another on each machine, so that brokers may stand behind one another.
+    """
 
     url: str
     issuer: str
+    pseudonym: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        named = f"{socket.gethostname()}\n{self.url}\n{self.issuer}"
+        pseudonym = b"broker-" + hashlib.sha256(named.encode()).hexdigest()[:16].encode()
+        object.__setattr__(self, "pseudonym", pseudonym)
 
     @property
     def metadata_url(self) -> str:

@@ -36,7 +36,7 @@ class AgentConnection(asyncio.Protocol):
         self._connections = connections
         self._transport: asyncio.Transport | None = None
         self.address: str | None = None
-        self._reader = RequestReader(works.limits)
+        self._reader = RequestReader(works.limits, works.resource.pseudonym)
         self._buffer = b""
         self._request: Request | None = None
         self._body: Body | None = None

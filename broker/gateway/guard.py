@@ -14,7 +14,7 @@ import ssl
 from typing import TYPE_CHECKING, TypeVar
 
 from broker.addresses import why_not_public
-from broker.gateway.problems import Refusal
+from broker.gateway.problems import LOOP, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -34,16 +34,18 @@ async def resolve(host: str, port: int) -> list[str]:
 class Connector:
     """Open connections to upstreams.
 
-    `protected` returns the hosts and ports that no service may reach; it is asked each time.
-    `resolver` looks names up.
+    `protected` returns the hosts and ports that no service may reach, `own` those of the gateway
+    itself; they are asked each time. `resolver` looks names up.
     """
 
     def __init__(
         self,
         protected: Callable[[], Iterable[Place]],
         resolver: Callable[[str, int], Awaitable[list[str]]] = resolve,
+        own: Callable[[], Iterable[Place]] = tuple,
     ) -> None:
         self._protected = protected
+        self._own = own
         self._resolve = resolver
         self._contexts: dict[tuple[str | None, int], ssl.SSLContext] = {}
 
@@ -109,28 +111,37 @@ class Connector:
         except OSError as error:
             return _unreachable(error.strerror or "it did not accept the connection")
         try:
-            problem = await self._peer_problem(transport, upstream)
+            refusal = await self._judge_peer(transport, upstream)
         except BaseException:
             transport.abort()
             raise
-        if problem:
+        if refusal is not None:
             transport.abort()
-            return _forbidden(problem)
+            return refusal
         return transport
 
-    async def _peer_problem(self, transport: asyncio.Transport, upstream: Upstream) -> str | None:
+    async def _judge_peer(self, transport: asyncio.Transport, upstream: Upstream) -> Refusal | None:
         """Return why nothing may be said to the peer of a connection, or None."""
         peer, port = transport.get_extra_info("peername")[:2]
         problem = why_not_public(peer, allow_private=upstream.allow_private)
         if problem:
-            return problem
-        own = _is_local(peer) or peer == transport.get_extra_info("sockname")[0]
-        for host, protected_port in self._protected():
-            if port == protected_port:
-                addresses = await self._resolve(host, port)
-                if peer in addresses or (own and any(map(_is_local, addresses))):
-                    return f"{peer} port {port} belongs to the broker itself"
+            return _forbidden(problem)
+        local = _is_local(peer) or peer == transport.get_extra_info("sockname")[0]
+        if await self._is_one_of(self._own(), peer, port, local=local):
+            return LOOP
+        if await self._is_one_of(self._protected(), peer, port, local=local):
+            return _forbidden(f"{peer} port {port} belongs to the broker itself")
         return None
+
+    async def _is_one_of(
+        self, places: Iterable[Place], peer: str, port: int, *, local: bool
+    ) -> bool:
+        for host, place_port in places:
+            if port == place_port:
+                addresses = await self._resolve(host, port)
+                if peer in addresses or (local and any(map(_is_local, addresses))):
+                    return True
+        return False
 
     def _context(self, ca_file: str | None) -> ssl.SSLContext:
         # The time of change is in the key, so that a renewed file is read without a restart.

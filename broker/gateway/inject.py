@@ -175,7 +175,8 @@ def upstream_head(admission: Admission, credential: Credential) -> bytes:
         query = b"&".join(filter(None, (kept, credential.query)))
     if query is not None:
         target = b"%b?%b" % (target, query)
-    head = b"%b %b HTTP/1.1\r\n%b%b" % (request.method, target, route.host_line, fields.lines)
+    lines = route.host_line + fields.lines + route.via
+    head = b"%b %b HTTP/1.1\r\n%b" % (request.method, target, lines)
     if removal.cookies:
         cookies = b"; ".join(filter(None, (fields.cookies, credential.cookies)))
         if cookies:

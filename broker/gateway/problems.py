@@ -59,6 +59,7 @@ KINDS: Final = {
     "overloaded": _Kind(503, "The gateway is at its limit"),
     "revocations_unknown": _Kind(503, "Which task tokens are revoked cannot be known at present"),
     "upstream_timeout": _Kind(504, "The service did not answer in time"),
+    "loop_detected": _Kind(508, "The request has come from this gateway itself"),
     "version_refused": _Kind(505, "Only HTTP/1.1 is spoken here"),
 }
 """Every way to be refused, by the word in `Broker-Error`."""
@@ -116,6 +117,14 @@ def report(error: BaseException, doing: str) -> None:
     _log.error("%s failed with %s at %s", doing, type(error).__name__, places)
 
 
+LOOP: Final = Refusal(
+    "loop_detected",
+    "the request has passed through this gateway already: a service leads back to it",
+    final=True,
+)
+"""The refusal of what this gateway has sent itself, on whatever way it came back."""
+
+
 def malformed(detail: str) -> Refusal:
     """Return the refusal of bytes that are not one clear request."""
     return Refusal("malformed_request", detail, final=True)
@@ -139,6 +148,11 @@ def unsearchable(reason: str) -> Refusal:
 def head_too_large(limit: int) -> Refusal:
     """Return the refusal of a head of more than `limit` bytes."""
     return Refusal("head_too_large", f"at most {limit} bytes are read", final=True)
+
+
+def too_many_fields(limit: int) -> Refusal:
+    """Return the refusal of a head of more than `limit` header fields (RFC 6585, 5)."""
+    return Refusal("head_too_large", f"at most {limit} header fields are read", final=True)
 
 
 def render(refusal: Refusal, resource: Resource, *, body: bool, close: bool) -> bytes:

@@ -21,7 +21,14 @@ from broker.gateway.grammar import (
     read_fields,
     read_framing,
 )
-from broker.gateway.problems import Refusal, head_too_large, malformed, too_large
+from broker.gateway.problems import (
+    LOOP,
+    Refusal,
+    head_too_large,
+    malformed,
+    too_large,
+    too_many_fields,
+)
 from broker.gateway.trailers import declared, takes_trailers
 from broker.gateway.websocket import read_handshake
 from broker.policy.rules import METHODS
@@ -84,7 +91,9 @@ class RequestFields:
         "trailers",
     )
 
-    def __init__(self, block: bytes, fields: tuple[Field, ...], body_limit: int) -> None:
+    def __init__(
+        self, block: bytes, fields: tuple[Field, ...], body_limit: int, pseudonym: bytes = b""
+    ) -> None:
         hosts = [field.value for field in fields if field.key == b"host"]
         if len(hosts) != 1:
             raise Malformed(f"it has {len(hosts)} Host fields where exactly one is expected")
@@ -111,6 +120,8 @@ class RequestFields:
             self.refusal = Refusal("expectation_failed", detail, final=True)
         elif framing.length is not None and framing.length > body_limit:
             self.refusal = too_large(body_limit)
+        elif pseudonym and any(f.key == b"via" and pseudonym in f.value for f in fields):
+            self.refusal = LOOP
         self.derived: dict[Any, Any] = {}
 
 
@@ -131,10 +142,14 @@ class Request:
 
 
 class RequestReader:
-    """Read the request heads of one connection within the limits."""
+    """Read the request heads of one connection within the limits.
 
-    def __init__(self, limits: GatewayLimits) -> None:
+    `pseudonym` is the gateway's own in `Via`: what has it there has been here before.
+    """
+
+    def __init__(self, limits: GatewayLimits, pseudonym: bytes = b"") -> None:
         self._limits = limits
+        self._pseudonym = pseudonym
         self._fields: RequestFields | None = None
         self._head = b""
         self._request: Request | None = None
@@ -160,8 +175,9 @@ class RequestReader:
         end = data.find(HEAD_END) + len(HEAD_END)
         if end < len(HEAD_END):
             return self._unfinished(data)
-        if end > self._limits.head_bytes:
-            return head_too_large(self._limits.head_bytes)
+        excess = self._excess(data, end)
+        if excess is not None:
+            return excess
         if line is None:
             return self._read_other(data[:end])
         if line[1] not in _METHODS:
@@ -172,10 +188,19 @@ class RequestReader:
             return malformed(str(error))
         return self.read(data)
 
+    def _excess(self, data: bytes, end: int) -> Refusal | None:
+        limits = self._limits
+        if end > limits.head_bytes:
+            return head_too_large(limits.head_bytes)
+        # The first line, and the one that ends the head, are no fields.
+        if data.count(b"\r\n", 0, end) > limits.head_fields + 2:
+            return too_many_fields(limits.head_fields)
+        return None
+
     def _read_fields(self, head: bytes, start: int) -> RequestFields:
         limits = self._limits
         fields = read_fields(head, start, httptools.HttpRequestParser, limits.head_fields)
-        return RequestFields(head[start:], fields, limits.body_bytes)
+        return RequestFields(head[start:], fields, limits.body_bytes, self._pseudonym)
 
     def _unfinished(self, data: bytes) -> Refusal | None:
         if not data[:1].isalpha():

@@ -29,7 +29,8 @@ class Route:
     """The way to one service.
 
     `origins` are the spellings of the upstream's origin; `pool_key` is all that decides whether
-    a connection made for one service will do for another; `refusal` is why none of its requests
+    a connection made for one service will do for another; `via` is the line that says that the
+    gateway, by this name, has sent a request on; `refusal` is why none of its requests
     is let through, if there is a reason.
     """
 
@@ -45,9 +46,12 @@ class Route:
         "service",
         "slots",
         "upstream",
+        "via",
     )
 
-    def __init__(self, policy: PolicySnapshot, service: Service, upstream: Upstream) -> None:
+    def __init__(
+        self, policy: PolicySnapshot, service: Service, upstream: Upstream, via: bytes = b""
+    ) -> None:
         host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
         default = upstream.port == _DEFAULT_PORTS[upstream.scheme]
         authority = host if default else f"{host}:{upstream.port}"
@@ -59,6 +63,7 @@ class Route:
         self.slots = service.token_slots
         self.prefix = b"/" + service.name.encode()
         self.base_path = upstream.base_path
+        self.via = b"Via: 1.1 %b\r\n" % via if via else b""
         self.host_line = f"Host: {authority}\r\n".encode()
         self.origins = tuple(f"{upstream.scheme}://{name}".encode() for name in names)
         self.pool_key = (

@@ -53,6 +53,7 @@ class GatewayServer:
         self._metrics = metrics or GatewayMetrics()
         self._recorder = Recorder(trail, redact_path, self._metrics)
         self._protected = set(protected)
+        self._own: set[tuple[str, int]] = set()
         self._connections: set[AgentConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._works: Works | None = None
@@ -69,7 +70,7 @@ class GatewayServer:
         loop = asyncio.get_running_loop()
         works = self._works or self._build(loop)
         self._works = works
-        self._protected.add(listener.getsockname()[:2])
+        self._own.add(listener.getsockname()[:2])
         server = await loop.create_server(
             lambda: AgentConnection(works, self._connections), sock=listener, backlog=_BACKLOG
         )
@@ -109,7 +110,7 @@ class GatewayServer:
         await asyncio.sleep(0)  # for connections to learn that they are closed
 
     def _build(self, loop: asyncio.AbstractEventLoop) -> Works:
-        connector = Connector(lambda: tuple(self._protected))
+        connector = Connector(lambda: tuple(self._protected), own=lambda: tuple(self._own))
         works = Works(
             loop=loop,
             limits=self._limits,

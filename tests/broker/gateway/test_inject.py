@@ -370,3 +370,17 @@ def test_whether_trailers_are_taken_is_passed_on_for_the_next_hop() -> None:
     for te in (b"TE: trailers", b"TE: gzip;q=0.5, Trailers"):
         lines = sent("api", b"/api/x", te, b"Connection: TE")
         assert lines[2:4] == [b"TE: trailers", b"Connection: TE"]
+
+
+def test_the_next_hop_learns_who_sent_it() -> None:
+    service = POLICY.services["api"]
+    assert service.upstream is not None
+    route = Route(POLICY, service, service.upstream, b"broker-me")
+    head = b"GET /api/x HTTP/1.1\r\nHost: g\r\nVia: 1.0 fred\r\nConnection: Via2\r\n\r\n"
+    request = RequestReader(GatewayLimits()).read(head)
+    assert isinstance(request, Request)
+    admission = Admission(request, route, GRANT, Allow("s", "r", "low"), b"/x")
+    credential = Credential(INJECTIONS["api"], route.slots, 0.0)
+    for _ in range(2):  # remembered, the second time
+        lines = upstream_head(admission, credential).split(b"\r\n")
+        assert lines[2:4] == [b"Via: 1.0 fred", b"Via: 1.1 broker-me"]

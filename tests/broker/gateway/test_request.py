@@ -147,7 +147,7 @@ def test_limits() -> None:
     assert refused(HEAD + b"x", head_bytes=len(HEAD) - 1) == "head_too_large"
     assert refused(b"G" * 200, head_bytes=100) == "head_too_large"
     assert read(HEAD, head_bytes=len(HEAD)).size == len(HEAD)
-    assert refused(HEAD, head_fields=1) == "malformed_request"
+    assert refused(HEAD, head_fields=1) == "head_too_large"
     assert refused(HEAD, target_bytes=10) == "target_too_long"
     post = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n"
     assert refused(post, body_bytes=10) == "body_too_large"
@@ -230,3 +230,11 @@ def test_remembering_changes_nothing(data: st.DataObject) -> None:
             )
         else:
             assert known == fresh
+
+
+def test_what_has_been_here_before_is_a_loop() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: a\r\nVia: 1.0 x, 1.1 %b\r\n\r\n"
+    for name, loop in ((b"broker-me", True), (b"broker-other", False)):
+        found = RequestReader(GatewayLimits(), b"broker-me").read(head % name)
+        assert isinstance(found, Refusal) is loop
+    assert isinstance(reader().read(head % b"broker-me"), Request)
