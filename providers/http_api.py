@@ -14,7 +14,7 @@ from string import Formatter
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import quote
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from providers.base import (
     Injection,
@@ -39,8 +39,6 @@ FRESH_FOR: Final = 10.0
 
 _REFERENCE: Final = r"^[a-z][a-z0-9_]*:[^\s\x00-\x1f]+$"
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_DURATION: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
-_UNIT: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _UNSAFE_IN_HEADER: Final = re.compile(rb"[^\x20-\x7e]|^\x20|\x20$|^$")
 _UNSAFE_IN_COOKIE: Final = re.compile(rb"[^\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]|^$")
 _UNSAFE_IN_USER_NAME: Final = re.compile(rb"[\x00-\x1f\x7f:]|^$")
@@ -80,24 +78,12 @@ def _header_text(value: str) -> str:
     return value
 
 
-def _seconds(value: object) -> object:
-    if isinstance(value, str):
-        match = _DURATION.fullmatch(value)
-        if match is None:
-            raise ValueError("expected a duration such as 10s, 2m or 500ms")
-        return float(match[1]) * _UNIT[match[2]]
-    if isinstance(value, bool):
-        raise ValueError("expected a duration such as 10s")  # noqa: TRY004 - pydantic reports these
-    return value
-
-
 SecretReference = Annotated[
     str, AfterValidator(_reference), Field(json_schema_extra={"pattern": _REFERENCE})
 ]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 CookieName = Annotated[str, AfterValidator(_cookie_name)]
 HeaderText = Annotated[str, AfterValidator(_header_text)]
-Timeout = Annotated[float, BeforeValidator(_seconds, json_schema_input_type=str | float)]
 
 
 class _Model(BaseModel):
@@ -217,14 +203,6 @@ Credential = Annotated[
 ]
 
 
-class Timeouts(_Model):
-    """How long to wait for the upstream: `connect`, `first_byte` of a response, `idle` in one."""
-
-    connect: Annotated[Timeout, Field(gt=0, le=60)] = 10.0
-    first_byte: Annotated[Timeout, Field(gt=0, le=3600)] = 120.0
-    idle: Annotated[Timeout, Field(gt=0, le=3600)] = 120.0
-
-
 class HttpApiService(_Model):
     """The fields of a service of this kind; `scrub` hides a credential that it echoes."""
 
@@ -234,7 +212,6 @@ class HttpApiService(_Model):
     insecure_http: bool = False
     scrub: Literal["on", "off", True, False] = "on"
     ca_file: Annotated[str, Field(pattern=r"^/")] | None = None
-    timeouts: Timeouts = Timeouts()
 
     @model_validator(mode="after")
     def _complete(self) -> HttpApiService:
@@ -340,9 +317,6 @@ def _upstream(config: HttpApiService) -> Upstream:
         insecure_http=config.insecure_http,
         scrub=config.scrub in {True, "on"},
         ca_file=config.ca_file,
-        connect_timeout=config.timeouts.connect,
-        first_byte_timeout=config.timeouts.first_byte,
-        idle_timeout=config.timeouts.idle,
     )
 
 

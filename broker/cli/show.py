@@ -106,6 +106,13 @@ def _service(service: Service, policy: Policy, gateway_url: str) -> dict[str, An
         "name": service.name,
         "provider": service.provider,
         "upstream": place,
+        "timeouts": None
+        if upstream is None
+        else {
+            "connect": upstream.connect_timeout,
+            "first_byte": upstream.first_byte_timeout,
+            "idle": upstream.idle_timeout,
+        },
         "secrets": list(service.plugin.secret_references(service.config)),
         "scopes": sorted(s.name for s in policy.scopes.values() if s.service == service.name),
         "base_url": f"{gateway_url}/{service.name}",

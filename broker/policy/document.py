@@ -30,6 +30,7 @@ from broker.policy.conditions import Condition, parse_condition
 from broker.policy.globs import Glob, parse_glob
 from broker.policy.query import OTHERS, Parameter
 from broker.policy.rules import Rule, parse_rule
+from broker.policy.timeouts import Timeouts  # noqa: TC001 - pydantic reads it
 from broker.settings.values import duration
 from providers.base import Delivery  # noqa: TC001 - pydantic reads it
 
@@ -218,6 +219,7 @@ class ServiceFields(_Model):
 
     provider: Annotated[str, Field(description="Which kind of service it is.")]
     description: Text | None = None
+    timeouts: Timeouts | None = None
 
 
 class ScopeFields(_Model):

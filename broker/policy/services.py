@@ -65,6 +65,17 @@ def build_service(
         problems.append(entry.place.problem(f"{what}: {error}"))
         return None
     problems.extend(_reference_problems(own, what, secrets, check_reference))
+    fields = validated(ServiceFields, entry.node.only(_COMMON), what, problems)
+    if fields is not None and fields.timeouts is not None:
+        if upstream is None:
+            problems.append(
+                entry.node.place_of(["timeouts"], key=True).problem(
+                    f"{what}: nothing of it is called through the gateway, so 'timeouts' says "
+                    "nothing; leave it out"
+                )
+            )
+            return None
+        upstream = fields.timeouts.applied_to(upstream)
     return Service(entry.name, plugin.kind, plugin, config, upstream, slots)
 
 

@@ -133,25 +133,10 @@ def test_scrubbing_is_on_unless_it_is_off(written: object, scrub: bool) -> None:
         assert "scrub" in refusal(base_url="https://api.example", scrub=wrong)
 
 
-def test_timeouts_are_durations() -> None:
-    timeouts = {"connect": "500ms", "first_byte": "2m", "idle": 3}
-    upstream = PLUGIN.upstream(service(timeouts=timeouts))
-    assert upstream is not None
-    assert upstream.connect_timeout == 0.5
-    assert upstream.first_byte_timeout == 120
-    assert upstream.idle_timeout == 3
-
-
-@pytest.mark.parametrize("value", ["", "5", "-1s", "1d", 0, -1, "2h", float("nan"), True, "1 s"])
-def test_other_timeouts_are_refused(value: object) -> None:
-    assert refusal(timeouts={"connect": value})
-
-
 @pytest.mark.parametrize(
     "field",
     [
         {"base_ur": "https://x"},
-        {"timeouts": {"read": 1}},
         {"credential": BEARER | {"prefix": "x"}},
         {"credential": {"type": "hmac"}},
         {"credential": {}},

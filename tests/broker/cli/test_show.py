@@ -21,6 +21,7 @@ def test_services(stripe: Commands) -> None:
         "name": "stripe",
         "provider": "http_api",
         "upstream": "https://api.stripe.com",
+        "timeouts": {"connect": 10.0, "first_byte": 120.0, "idle": 120.0},
         "secrets": ["embedded:stripe"],
         "scopes": ["stripe.charge", "stripe.customers", "stripe.read", "stripe.refund"],
         "base_url": "http://127.0.0.1:8701/stripe",

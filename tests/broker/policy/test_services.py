@@ -7,7 +7,7 @@ import pytest
 from broker.errors import ConfigurationError, PolicyError
 from broker.policy.loader import Document, load_policy
 from providers.http_api import PLUGIN
-from tests.fakes.policies import CLOUD, CLOUD_SCOPE, PLUGINS, changed, policy, problems
+from tests.fakes.policies import CLOUD, CLOUD_SCOPE, PLUGINS, SMALL, changed, policy, problems
 
 
 def test_is_what_its_plugin_makes_of_its_fields() -> None:
@@ -40,6 +40,45 @@ def test_each_secret_reference_is_told_once_where_it_stands() -> None:
     (found,) = problems(text)
     assert found.startswith("0.yaml:2:47: service 'cloud': not a secret reference")
     assert "paste" not in found
+
+
+def test_any_service_of_the_gateway_has_its_own_timeouts() -> None:
+    text = changed("base_url:", "timeouts: {connect: 500ms, idle: 2m}\n    base_url:", SMALL)
+    upstream = policy(text).services["stripe"].upstream
+    assert upstream is not None
+    own = policy(SMALL).services["stripe"].upstream
+    assert own is not None
+    assert (upstream.connect_timeout, upstream.idle_timeout) == (0.5, 120.0)
+    assert upstream.first_byte_timeout == own.first_byte_timeout
+    app = GITHUB_APP + ", timeouts: {first_byte: 3s}}\n"
+    github = load_policy([Document("a.yaml", app)]).services["github"].upstream
+    assert github is not None
+    assert github.first_byte_timeout == 3.0
+
+
+@pytest.mark.parametrize(
+    ("written", "problem"),
+    [
+        ("{connect: 2m}", "0.yaml:10:25: service 'stripe', timeouts.connect: "),
+        ("{idle: -1s}", "0.yaml:10:22: service 'stripe', timeouts.idle: "),
+        ("{read: 1s}", "0.yaml:10:16: service 'stripe', timeouts: unknown field 'read'"),
+        ("{}", "0.yaml:10:15: service 'stripe', timeouts: give at least one"),
+    ],
+)
+def test_other_timeouts_are_told(written: str, problem: str) -> None:
+    (found,) = problems(changed("base_url:", f"timeouts: {written}\n    base_url:", SMALL))
+    assert found.startswith(problem)
+
+
+def test_timeouts_of_what_is_not_called_say_nothing() -> None:
+    (found,) = problems(changed("region:", "timeouts: {idle: 1s}, region:", CLOUD_SCOPE))
+    assert found.startswith("0.yaml:2:28: service 'cloud': nothing of it is called through the ga")
+
+
+GITHUB_APP = (
+    "services:\n  github: {provider: github_app, app_id: 1, installation: acme, "
+    'private_key: "vault:kv/app#pem"'
+)
 
 
 def loaded_with(plugin: object) -> None:
