@@ -38,9 +38,12 @@ def _outside(fields: RequestFields, slots: tuple[TokenSlot, ...]) -> Iterator[by
     headers = {slot.name for slot in slots if slot.kind != "cookie"}
     cookies = {slot.name for slot in slots if slot.kind == "cookie"}
     for field in fields.fields:
+        yield field.name
         if field.key == b"cookie":
-            pairs = cookie_pairs(field.value)
-            yield from (content for name, content in pairs if name not in cookies)
+            for name, content in cookie_pairs(field.value):
+                yield name  # which is all of a pair that has no `=`
+                if name not in cookies:
+                    yield content
         elif field.key not in headers:
             yield field.value
 

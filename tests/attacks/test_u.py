@@ -78,6 +78,9 @@ async def test_u3_the_task_token_is_never_sent_on(gateway: GatewayBench) -> None
     elsewhere: list[tuple[bytes, bytes]] = [
         (b"/api/x", b"X-Debug: " + token),
         (b"/api/x", b"Cookie: a=" + token),
+        (b"/api/x", b"Cookie: x" + token),
+        (b"/cookie/x", b"Cookie: session" + token),
+        (b"/api/x", b"X-" + token + b": y"),
         (b"/api/x?token=" + token, b"X: y"),
         (b"/api/" + token, b"X: y"),
         (b"/keyed/x", b"X-Other: " + token),

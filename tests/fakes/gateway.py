@@ -111,7 +111,7 @@ class Values:
 
 
 @dataclass
-class _Store:
+class Store:
     current: Policy
 
 
@@ -120,7 +120,7 @@ class GatewayBench:
     """A gateway, what it is made of, and ways to call it."""
 
     upstream: Upstream
-    store: _Store
+    store: Store
     secrets: Values
     trail: Trail
     audit_directory: Path
@@ -257,7 +257,7 @@ async def gateway_bench(
             stack.push_async_callback(trail.close)
         bench = GatewayBench(
             upstream=upstream,
-            store=_Store(policy(text or policy_text(), upstream.port)),
+            store=Store(policy(text or policy_text(), upstream.port)),
             secrets=Values(),
             trail=trail,
             audit_directory=directory,

@@ -86,6 +86,10 @@ def test_the_bearer_header_comes_first() -> None:
         (b"Cookie: a=" + TOKEN, True),
         (b"Cookie: sid=" + TOKEN, False),
         (b"Cookie: sid=1; a=" + TOKEN, True),
+        (b"Cookie: " + TOKEN, True),
+        (b"Cookie: sid=1; x" + TOKEN + b"=y", True),
+        (TOKEN + b": x", True),
+        (b"X-" + TOKEN + b": x", True),
         (b"Authorization: Bearer " + TOKEN, False),
     ],
 )

@@ -1,0 +1,68 @@
+"""Framings, chunks and path segments by which readers of HTTP have been known to disagree."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CODINGS: Final = (
+    b"Transfer-Encoding: xchunked", b"Transfer-Encoding : chunked", b"Transfer-Encoding:\tchunked",
+    b"Transfer-Encoding: chunked\t", b"Transfer-Encoding:  chunked ", b"Transfer-Encoding: CHUNKED",
+    b"Transfer-Encoding: chunked;q=1", b"Transfer-Encoding: \x0bchunked",
+    b"Transfer_Encoding: chunked",
+    b"Transfer-Encoding: gzip, chunked", b"Transfer-Encoding: chunked, chunked",
+    b"Transfer-Encoding: identity", b"Transfer-Encoding: chunked, identity",
+    b"Transfer-Encoding: identity\r\nTransfer-Encoding: chunked", b"Transfer-Encoding:\r\n chunked",
+    b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity", b" Transfer-Encoding: chunked",
+    b"X: y\nTransfer-Encoding: chunked", b"X: y\rTransfer-Encoding: chunked", b"TE: chunked",
+    b'Transfer-Encoding: "chunked"', b"Transfer-Encoding: chunked\x00", b"Transfer-Encoding: ",
+    b"Transfer-Encoding: chun\r\n ked", b"Content-Encoding: chunked",
+    b"Transfer-Encoding\x00: chunked",
+    b"Transfer-Encoding: chunked\r\nConnection: Transfer-Encoding",
+    b"Transfer-Encoding: chunk\xedd",
+)  # fmt: skip
+
+
+LENGTHS: Final = (
+    b"Content-Length: %d\r\nContent-Length: %d", b"Content-Length: %d, %d", b"Content-Length: +%d",
+    b"Content-Length: -%d", b"Content-Length: 0x%d", b"Content-Length: %d ", b"Content-Length: 0%d",
+    b"Content-Length:\t%d", b"Content-Length: %d\t", b"Content-Length: %d.0",
+    b"Content-Length: %de0",
+    b"Content-Length : %d", b"Content_Length: %d", b"Content-Length: %d\x00", b"content-length:%d",
+    b"Content-Length: 1%d", b"Content-Length: 9999999999999999999%d", b"Content-Length: \r\n %d",
+    b"Content-Length: 0\r\nContent-Length: %d", b"Content-Length: %d\nX: y",
+    b"Content-Length: %d_0",
+    b"Content-Length: \xb2%d", b"Connection: Content-Length\r\nContent-Length: %d",
+)  # fmt: skip
+
+
+CHUNKS: Final = (
+    b"5;a=b\r\nhello\r\n0\r\n\r\n", b"5;\r\nhello\r\n0\r\n\r\n", b"5 ;a\r\nhello\r\n0\r\n\r\n",
+    b'5;a="\r\n"\r\nhello\r\n0\r\n\r\n', b"5;a\nb\r\nhello\r\n0\r\n\r\n",
+    b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+    b"5;\x00\r\nhello\r\n0\r\n\r\n", b"5\nhello\n0\n\n", b"5\r\nhello\n0\r\n\r\n",
+    b"5\rhello\r0\r\r",
+    b"0x5\r\nhello\r\n0\r\n\r\n", b"+5\r\nhello\r\n0\r\n\r\n", b"-5\r\nhello\r\n0\r\n\r\n",
+    b"5 \r\nhello\r\n0\r\n\r\n", b" 5\r\nhello\r\n0\r\n\r\n", b"\t5\r\nhello\r\n0\r\n\r\n",
+    b"00000000000000005\r\nhello\r\n0\r\n\r\n", b"10000000000000005\r\nhello\r\n0\r\n\r\n",
+    b"ffffffffffffffff\r\nhello\r\n0\r\n\r\n", b"fffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+    b"7fffffffffffffff\r\nhello\r\n0\r\n\r\n", b"6\r\nhello\r\n0\r\n\r\n",
+    b"4\r\nhello\r\n0\r\n\r\n",
+    b"5\r\nhelloXX0\r\n\r\n", b"5\r\nhello0\r\n\r\n", b"\r\n5\r\nhello\r\n0\r\n\r\n",
+    b"g\r\nhello\r\n0\r\n\r\n",
+    b"5\r\nhello\r\n0\r\nX: y\r\n\r\n", b"5\r\nhello\r\n0\r\nContent-Length: 9\r\n\r\n",
+    b"5\r\nhello\r\n0\r\nAuthorization: Bearer x\r\nHost: evil\r\n\r\n",
+    b"5\r\nhello\r\n0\r\nX\r\n\r\n",
+    b"5\r\nhello\r\n0\r\n X: y\r\n\r\n", b"5\r\nhello\r\n0\r\nX: y\n\r\n",
+    b"5\r\nhello\r\n00\r\n\r\n",
+    b"5\r\nhello\r\n0;x\r\n\r\n", b"5\r\nhello\r\n\r\n", b"5\r\nhello\r\n0\r\n",
+    b"5\r\nhello\r\n0\n\n",
+    b"5_0\r\nhello\r\n0\r\n\r\n", b"\xef\xbc\x95\r\nhello\r\n0\r\n\r\n",
+    b"5\x00\r\nhello\r\n0\r\n\r\n",
+)  # fmt: skip
+
+
+SEGMENTS: Final = (
+    b".", b"..", b"%2e%2e", b"%2f", b"%5c", b"%252f", b"", b";x", b"..;", b"\\", b"%00", b"%c0%ae",
+    b"%ef%bc%8f", b"\t", b"%09", b"#", b"%23", b"a.", b"a%20", b"%zz", b"%", b"\xff", b"%0d%0a",
+    b"%E2%81%84", b"%3B", b"Admin", b"ADMIN", b"%61dmin", b"admin", b"a:b", b"*", b"~", b"a b",
+)  # fmt: skip
