@@ -111,6 +111,7 @@ def smuggled(random: Random) -> bytes:
 
 
 _BENIGN: Final = (
+    b"TE: trailers", b"TE: gzip, trailers;q=0.5",
     b"Accept: */*", b"User-Agent: agent/1.0", b"X-Request-Id: TAG", b"Accept-Language: de, en",
     b"Content-Type: application/json", b"X-Empty:", b"X-Blank: \t ", b"X-Latin: caf\xe9",
     b"Cache-Control: no-cache", b'If-None-Match: "a"', b"Origin: https://x.test",
@@ -347,15 +348,18 @@ def _upgrades(random: Random, made: Draft) -> None:
     ])  # fmt: skip
 
 
+_TRAILERS: Final = (
+    b"X-T: 1", b"Authorization: Bearer mine", b"Content-Length: 5", b"Host: evil.test",
+    b"Transfer-Encoding: chunked", b"X-Api-Key: mine", b"Trailer: x", b"X-T: \xe9", b"X_T: 1",
+)  # fmt: skip
+_DECLARED: Final = (b"X-T", b"X-T, Authorization", b"host,X_Api_Key", b"Transfer-Encoding, x-t")
+
+
 def _trailers(random: Random, made: Draft) -> None:
-    fields = random.sample([b"X-T: 1", b"Authorization: Bearer mine", b"Content-Length: 5",
-    b"Host: evil.test",
-                            b"Transfer-Encoding: chunked", b"X-Api-Key: mine",
-                            b"Trailer: x"], 2)  # fmt: skip
-    made.framed(
-        b"Transfer-Encoding: chunked", b"Trailer: X-T, Authorization",
-        body=b"5\r\nhello\r\n0\r\n" + b"\r\n".join(fields) + b"\r\n\r\n",
-    )  # fmt: skip
+    section = b"\r\n".join(random.sample(_TRAILERS, 2)) + b"\r\n\r\n"
+    declaration = random.choice([b"X: y", *(b"Trailer: " + names for names in _DECLARED)])
+    body = b"5\r\nhello\r\n0\r\n" + section
+    made.framed(b"Transfer-Encoding: chunked", declaration, body=body)
 
 
 def _tokens(random: Random, made: Draft) -> None:

@@ -40,6 +40,7 @@ class Seen:
     target: bytes = b""
     headers: Headers = field(default_factory=list)
     body: bytes = b""
+    trailers: Headers = field(default_factory=list)
     begun: bool = False
     complete: bool = False
 
@@ -72,6 +73,7 @@ def _step(connection: h11.Connection, seen: list[Seen]) -> bool:
         seen[-1].body += bytes(event.data)
     elif isinstance(event, h11.EndOfMessage):
         seen[-1].complete = True
+        seen[-1].trailers = [(bytes(name), bytes(value)) for name, value in event.headers]
         connection.send(h11.Response(status_code=200, headers=[("Content-Length", "0")]))
         connection.send(h11.EndOfMessage())
         if connection.our_state is h11.MUST_CLOSE:

@@ -61,7 +61,8 @@ class RecordedConnection(asyncio.Protocol):
         self.seen[-1].target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.seen[-1].headers.append((name.lower(), value))
+        seen = self.seen[-1]
+        (seen.trailers if seen.begun else seen.headers).append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
         seen = self.seen[-1]

@@ -33,6 +33,14 @@ _ONCE: Final = (
 )
 """Fields that nginx refuses with 400 if there are two; the agent may send what it likes there."""
 
+_WRITTEN: Final = {
+    *((b"transfer-encoding", b"chunked"), (b"accept-encoding", b"identity")),
+    *((b"te", b"trailers"), (b"connection", b"TE")),
+}
+"""Fields that the gateway writes of its own accord."""
+
+_NO_TRAILERS: Final = {b"content-length", b"transfer-encoding", b"host", b"cookie"}
+
 _LONG: Final = 200
 """The trail cuts what is longer than it keeps, and puts a digest of the whole there."""
 
@@ -73,7 +81,7 @@ def compare_readers(
     for one, other in zip(seen, others, strict=False):
         same = (one.method, one.target, one.headers, one.complete)
         if same != (other.method, other.target, other.headers, other.complete) or (
-            one.complete and one.body != other.body
+            one.complete and (one.body, one.trailers) != (other.body, other.trailers)
         ):
             findings.add(f"httptools reads {one}, h11 {other}", number_of(one.target))
     if len(seen) != len(others):
@@ -151,9 +159,16 @@ def judge_requests(
 
 def _header_problems(one: Seen, service: str) -> Iterator[str]:
     twins = Counter(name.replace(b"_", b"-") for name, _ in one.headers)
+    takes_trailers = one.all(b"te") == [b"trailers"] and one.all(b"connection") == [b"TE"]
     for name in twins:
-        if name in _NEVER or name.startswith(b"x-forwarded-"):
+        ours = name == b"trailer" or (takes_trailers and name in {b"te", b"connection"})
+        if not ours and (name in _NEVER or name.startswith(b"x-forwarded-")):
             yield f"{name!r} is sent on"
+    declared = {one.strip(b" ") for value in one.all(b"trailer") for one in value.split(b",")}
+    unfit = _NEVER | _NO_TRAILERS | _credential(service).keys()
+    for name in {*declared, *(name for name, _ in one.trailers)}:
+        if name not in declared or name.replace(b"_", b"-") in unfit:
+            yield f"{name!r} is sent on as a trailer"
     if twins[b"host"] != 1 or not re.fullmatch(rb"127\.0\.0\.1:[0-9]+", one.all(b"host")[0]):
         yield f"Host is {one.all(b'host')}"
     framing = [*one.all(b"content-length"), *one.all(b"transfer-encoding")]
@@ -207,7 +222,7 @@ def _trace(
         findings.add(
             f"{target!r} is sent on {times} times, and stands in its case less often", number
         )
-    for name, value in one.headers:
+    for name, value in (*one.headers, *one.trailers):
         if value and value not in sent and not _is_ours(name, value):
             findings.add(f"the value of {name!r} does not stand in its case", number)
     alone = sent.count(b" HTTP/1.1") == 1 and sent.count(b"\r\n\r\n") == 1
@@ -216,9 +231,9 @@ def _trace(
 
 
 def _is_ours(name: bytes, value: bytes) -> bool:
-    if name in {b"host", b"authorization", b"x-api-key", b"cookie", b"content-length"}:
+    if name in {b"host", b"authorization", b"x-api-key", b"cookie", b"content-length", b"trailer"}:
         return True  # these are judged by themselves
-    return (name, value) in {(b"transfer-encoding", b"chunked"), (b"accept-encoding", b"identity")}
+    return (name, value) in _WRITTEN or (name == b"via" and value.startswith(b"1.1 broker-"))
 
 
 def hold_against_trail(
