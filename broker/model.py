@@ -67,6 +67,7 @@ class Scope:
     risk: Risk | None = None
     websocket: bool = False
     description: str | None = None
+    registries: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,9 @@ class _Shapes(TyperGroup):
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
     from broker.cli.credential_aws import aws
+    from broker.cli.credential_docker import docker
     from broker.cli.credential_github import git, github
+    from broker.cli.credential_kubectl import kubectl
 
     group = typer.Typer(
         cls=_Shapes,
@@ -60,6 +62,8 @@ def register(app: typer.Typer) -> None:
     group.command("aws")(aws)
     group.command("github")(github)
     group.command("git")(git)
+    group.command("kubectl")(kubectl)
+    group.command("docker")(docker)
     app.add_typer(group, name="credential")
 
 
@@ -74,18 +78,29 @@ def get(  # noqa: PLR0913 - each is an option
     json: output.JsonOption = False,
 ) -> None:
     """Print a credential's parts, a NAME=VALUE a line; --json for all that is known of it."""
-    from broker.cli.agents import own_agent
-    from broker.cli.token import parameters
-
-    settings = output.settings_from(home)
-    wanted = parameters(scope, task=task, reason=reason, ttl=ttl)
-    answer = asyncio.run(request_credential(settings, own_agent(settings, agent), wanted))
+    answer = collect(scope, agent, home, task=task, reason=reason, ttl=ttl)
 
     def human() -> None:
         for name, value in answer["credential"].items():
             typer.echo(f"{output.printable(name)}={value}")
 
     output.emit(answer, human, json)
+
+
+def collect(
+    scope: str, agent: str | None, home: output.HomeOption, **wanted: str | None
+) -> dict[str, Any]:
+    """Return the broker's answer to `agent`, or to the only one here, who wants a credential.
+
+    `wanted` are `task`, `reason` and `ttl` as the command line says them. Raises as
+    `request_credential` does.
+    """
+    from broker.cli.agents import own_agent
+    from broker.cli.token import parameters
+
+    settings = output.settings_from(home)
+    asked = parameters(scope, **{"task": None, "reason": None, "ttl": None, **wanted})
+    return asyncio.run(request_credential(settings, own_agent(settings, agent), asked))
 
 
 async def request_credential(

@@ -6,7 +6,6 @@ credential_process = broker credential aws artifacts.read --ttl 1h
 
 from __future__ import annotations
 
-import asyncio
 import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +19,7 @@ from broker.cli.credential import (
     ScopeArgument,
     TaskOption,
     TtlOption,
-    request_credential,
+    collect,
 )
 from broker.errors import ConfigurationError
 
@@ -40,12 +39,7 @@ def aws(  # noqa: PLR0913 - each is an option
     home: output.HomeOption = None,
 ) -> None:
     """Print an AWS session for credential_process; SDKs ask again in its last 15 minutes."""
-    from broker.cli.agents import own_agent
-    from broker.cli.token import parameters
-
-    settings = output.settings_from(home)
-    wanted = parameters(scope, task=task, reason=reason, ttl=ttl)
-    answer = asyncio.run(request_credential(settings, own_agent(settings, agent), wanted))
+    answer = collect(scope, agent, home, task=task, reason=reason, ttl=ttl)
     typer.echo(json.dumps(document(answer)))
 
 

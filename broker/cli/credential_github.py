@@ -6,7 +6,6 @@ git config credential.helper '!broker credential git repo.write'
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sys
 from itertools import takewhile
@@ -21,7 +20,7 @@ from broker.cli.credential import (
     ScopeArgument,
     TaskOption,
     TtlOption,
-    request_credential,
+    collect,
 )
 from broker.errors import ConfigurationError
 
@@ -43,7 +42,7 @@ def github(  # noqa: PLR0913 - each is an option
     home: output.HomeOption = None,
 ) -> None:
     """Print a GitHub token, and nothing else: GH_TOKEN=$(broker credential github SCOPE)."""
-    answer = _answer(scope, agent, home, task=task, reason=reason, ttl=ttl)
+    answer = collect(scope, agent, home, task=task, reason=reason, ttl=ttl)
     typer.echo(_token(answer))
 
 
@@ -67,7 +66,7 @@ def git(  # noqa: PLR0913 - each is an option
     # What is for another host is for another helper: git asks on where it is told nothing.
     if operation != "get" or (asked.get("protocol"), asked.get("host")) != ("https", host):
         return
-    answer = _answer(scope, agent, home, task=task, reason=reason, ttl=ttl)
+    answer = collect(scope, agent, home, task=task, reason=reason, ttl=ttl)
     typer.echo(f"username={_USER}\npassword={_token(answer)}")
     typer.echo(f"password_expiry_utc={int(answer['expires_at'])}")
 
@@ -76,17 +75,6 @@ def attributes(text: str) -> dict[str, str]:
     """Return what git says of the credential that it wants (git-credential(1), INPUT/OUTPUT)."""
     lines = takewhile(bool, text.split("\n"))  # an empty one ends the list
     return {name: value for name, equals, value in (one.partition("=") for one in lines) if equals}
-
-
-def _answer(
-    scope: str, agent: str | None, home: output.HomeOption, **wanted: str | None
-) -> Mapping[str, Any]:
-    from broker.cli.agents import own_agent
-    from broker.cli.token import parameters
-
-    settings = output.settings_from(home)
-    asked = parameters(scope, **wanted)
-    return asyncio.run(request_credential(settings, own_agent(settings, agent), asked))
 
 
 def _token(answer: Mapping[str, Any]) -> str:

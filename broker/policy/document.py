@@ -222,6 +222,12 @@ class ServiceFields(_Model):
     timeouts: Timeouts | None = None
 
 
+Registry = Annotated[
+    str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(:[0-9]{1,5})?$", max_length=253)
+]
+"""A container registry's host, and port where it is not 443."""
+
+
 class ScopeFields(_Model):
     """What a scope of any provider says; the provider's own fields stand beside these."""
 
@@ -233,6 +239,9 @@ class ScopeFields(_Model):
     delivery: Annotated[tuple[Delivery, ...], Field(min_length=1), AfterValidator(_distinct)] = (
         "proxy",
     )
+    registries: (
+        Annotated[tuple[Registry, ...], Field(min_length=1), AfterValidator(_distinct)] | None
+    ) = None
     max_ttl: Duration | None = None
     reason: Literal["required", "optional"] = "optional"
     risk: Literal["medium", "high"] | None = None

@@ -74,6 +74,7 @@ def build_scope(
         risk=fields.risk,
         websocket=fields.websocket is True,
         description=fields.description,
+        registries=fields.registries or (),
     )
     judged = plugin.http_rules and "proxy" in fields.delivery
     rules = ScopeRules(entry.name, allow, deny, query, fields.risk) if judged else None
@@ -136,6 +137,11 @@ def _vain_fields(
 def _delivery_problems(
     entry: Entry, fields: ScopeFields, plugin: Plugin, what: str
 ) -> Iterator[Problem]:
+    if fields.registries is not None and "credential" not in fields.delivery:
+        yield entry.node.place_of(["registries"], key=True).problem(
+            f"{what}: 'registries' name where its credential is used, and nobody gets that; leave "
+            "it out, or write delivery: [credential]"
+        )
     for delivery in fields.delivery:
         if delivery not in plugin.deliveries:
             possible = " or ".join(sorted(plugin.deliveries))

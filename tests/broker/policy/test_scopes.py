@@ -118,3 +118,19 @@ def test_what_the_gateway_has_no_way_to_does_not_load(delivery: str) -> None:
     with pytest.raises(PolicyError) as refusal:
         load_policy([Document("p.yaml", text + delivery)])
     assert "for service 'db' has no base_url; write delivery: [credential]" in str(refusal.value)
+
+
+def test_registries_are_named_where_somebody_gets_the_credential() -> None:
+    text = CLOUD_SCOPE + "    registries: [ghcr.io, 'registry.example:5000']\n"
+    assert policy(text).scopes["cloud.use"].registries == ("ghcr.io", "registry.example:5000")
+    (found,) = problems(text.replace("[credential]", "[proxy]"))
+    assert "'registries' name where its credential is used, and nobody gets that" in found
+    assert policy(CLOUD_SCOPE).scopes["cloud.use"].registries == ()
+
+
+@pytest.mark.parametrize(
+    "listed",
+    ["[]", "[https://ghcr.io]", "[ghcr.io/x]", "[GHCR.io]", "[a, a]", "['*']", "['']", "[-a]"],
+)
+def test_what_is_no_registry_does_not_load(listed: str) -> None:
+    assert problems(CLOUD_SCOPE + f"    registries: {listed}\n")
