@@ -103,13 +103,23 @@ class FakeGithub:
         bearer = call.headers.get("authorization", "").removeprefix("Bearer ")
         if call.path == "/installation/token":
             return Reply(204) if self.live.pop(bearer, None) else refused(401)
-        if not self._is_app(bearer):
-            return refused(401)
+        if call.path == "/installation/repositories":
+            return self._repositories(bearer)
+        return self._answer_app(call) if self._is_app(bearer) else refused(401)
+
+    def _answer_app(self, call: Call) -> Reply:
         *place, last = call.path.strip("/").split("/")
         if last == "access_tokens":
             return self._mint(self._find(place), call.body)
         found = self._find([*place, last])
         return Reply(200, self._described(found)) if found else refused(404)
+
+    def _repositories(self, token: str) -> Reply:
+        """List what a token can be used on."""
+        if token not in self.live:
+            return refused(401)
+        listed = self.live[token].get("repositories", [])
+        return Reply(200, {"total_count": len(listed), "repositories": listed})
 
     def _is_app(self, bearer: str) -> bool:
         now = self.clock()
