@@ -1,6 +1,6 @@
-"""Docker itself, with the broker as its credential helper, before a registry that asks for it.
+"""Docker and skopeo, with the broker as their credential helper, before a registry that asks.
 
-`docker manifest inspect` is the client's own work: no daemon is needed.
+What Docker does here (`docker manifest inspect`) is its client's own work: no daemon is needed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from tests.components.gate import Gate
 from tests.integration.github_broker import github_home
 from tests.integration.running_broker import COMMAND, running_broker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.components.gate import Gate
     from tests.components.github import AppKey, GithubContract
     from tests.components.tls import TestAuthority
     from tests.fakes.github import FakeGithub
@@ -107,34 +107,54 @@ def serving_registry(authority: TestAuthority) -> Iterator[Registry]:
         server.server_close()
 
 
+def _docker(program: str, config: Path, image: str) -> list[str]:
+    return [program, "--config", str(config), "manifest", "inspect", image]
+
+
+def _skopeo(program: str, config: Path, image: str) -> list[str]:
+    login = f"--authfile={config / 'config.json'}"
+    return [program, "inspect", "--raw", login, f"docker://{image}"]
+
+
 @pytest.mark.timeout(120)
-def test_docker_reads_an_image_with_a_token_minted_for_it(
-    component: Gate,
-    github_contract: GithubContract,
-    app_key: AppKey,
-    tls_authority: TestAuthority,
+@pytest.mark.parametrize(
+    ("client", "inspect", "remedy"),
+    [
+        ("docker", _docker, "Docker's command line; Debian has none without its daemon"),
+        ("skopeo", _skopeo, "apt-get install skopeo"),
+    ],
+)
+def test_an_image_is_read_with_a_token_minted_for_it(
+    request: pytest.FixtureRequest,
     tmp_path: Path,
+    client: str,
+    inspect: Callable[[str, Path, str], list[str]],
+    remedy: str,
 ) -> None:
-    docker = component.program("docker", "Docker's command line, as in the package docker-cli")
-    config = tmp_path / "docker"
+    component: Gate = request.getfixturevalue("component")
+    # Only skopeo can be had everywhere: what Docker itself does is shown where it is.
+    gate = component if client == "skopeo" else Gate(strict=False)
+    program = gate.program(client, remedy)
+    contract: GithubContract = request.getfixturevalue("github_contract")
+    key: AppKey = request.getfixturevalue("app_key")
+    tls: TestAuthority = request.getfixturevalue("tls_authority")
+    config = tmp_path / "login"
     config.mkdir()
     with (
-        serving_registry(tls_authority) as registry,
-        github_home(tmp_path, github_contract, app_key, registry.name) as (home, github),
+        serving_registry(tls) as registry,
+        github_home(tmp_path, contract, key, registry.name) as (home, github),
         running_broker(home),
     ):
         registry.github = github
-        helpers = {"credHelpers": {registry.name: "broker"}}
-        (config / "config.json").write_text(json.dumps(helpers))
         environment = {
             **home.environment,
             "PATH": f"{COMMAND.rpartition('/')[0]}:{home.environment['PATH']}",
-            "SSL_CERT_FILE": str(tls_authority.ca_file),
+            "SSL_CERT_FILE": str(tls.ca_file),
         }
 
-        def inspect() -> subprocess.CompletedProcess[str]:
+        def read() -> subprocess.CompletedProcess[str]:
             return subprocess.run(
-                [docker, "--config", str(config), "manifest", "inspect", f"{registry.name}/shop:1"],
+                inspect(program, config, f"{registry.name}/shop:1"),
                 env=environment,
                 capture_output=True,
                 text=True,
@@ -142,9 +162,11 @@ def test_docker_reads_an_image_with_a_token_minted_for_it(
                 check=False,
             )
 
-        seen = inspect()
+        helpers = {"credHelpers": {registry.name: "broker"}}
+        (config / "config.json").write_text(json.dumps(helpers))
+        seen = read()
         assert seen.returncode == 0, seen.stderr
         assert json.loads(seen.stdout)["mediaType"] == _TYPE
         assert set(registry.users) == {"x-access-token"}
         (config / "config.json").write_text("{}")
-        assert inspect().returncode != 0  # without the helper it is out
+        assert read().returncode != 0  # without the helper it is out
