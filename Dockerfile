@@ -11,18 +11,18 @@ RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends ca-cert
 WORKDIR /src
 COPY requirements.lock requirements-build.lock ./
 # Each file is checked against its hash. Byte code is left to the broker's first start.
-RUN python3 -m venv /opt/build \
-  && python3 -m venv --without-pip /opt/broker \
-  && /opt/build/bin/pip install -q --require-hashes --no-deps -r requirements-build.lock \
-  && /opt/build/bin/pip --python /opt/broker/bin/python install -q --no-compile --require-hashes --no-deps -r requirements.lock
+RUN python3 -m venv /usr/local/build \
+  && python3 -m venv --without-pip /usr/local/broker \
+  && /usr/local/build/bin/pip install -q --require-hashes --no-deps -r requirements-build.lock \
+  && /usr/local/build/bin/pip --python /usr/local/broker/bin/python install -q --no-compile --require-hashes --no-deps -r requirements.lock
 COPY pyproject.toml README.md CHANGELOG.md LICENSE ./
 COPY policies/catalogue policies/catalogue
 COPY providers providers
 COPY broker broker
-RUN /opt/build/bin/pip wheel -q --no-index --no-deps --no-build-isolation -w /wheel . \
-  && /opt/build/bin/pip --python /opt/broker/bin/python install -q --no-compile --no-index --no-deps /wheel/*.whl \
+RUN /usr/local/build/bin/pip wheel -q --no-index --no-deps --no-build-isolation -w /wheel . \
+  && /usr/local/build/bin/pip --python /usr/local/broker/bin/python install -q --no-compile --no-index --no-deps /wheel/*.whl \
   # Of AWS's services the broker calls these; boto3 brings the descriptions of all.
-  && cd /opt/broker/lib/python3*/site-packages/botocore/data \
+  && cd /usr/local/broker/lib/python3*/site-packages/botocore/data \
   && find . -mindepth 1 -maxdepth 1 -type d ! -name sts ! -name iam ! -name sso ! -name sso-oidc -exec rm -r {} +
 
 # Debian's packages, unpacked; what scanners look for stays beside them.
@@ -43,11 +43,15 @@ RUN apt-get download -qq base-files ca-certificates libbz2-1.0 libc6 libcrypt1 l
   && install -d -m 0755 /rootfs/home \
   && install -d -o 65532 -g 65532 -m 0700 /rootfs/home/broker /rootfs/home/broker/.agent-token-broker \
   && install -d -m 1777 /rootfs/tmp \
-  && mkdir /rootfs/opt && cp -a /opt/broker /rootfs/opt/
+  # Where volumes of docker-compose.yml are mounted: a new one takes its owner from here.
+  && for name in agent broker keys openbao postgres upstream; do \
+       install -D -d -o 65532 -g 65532 -m 0750 "/rootfs/files/$name"; \
+     done \
+  && cp -a /usr/local/broker /rootfs/usr/local/
 
 FROM scratch
 COPY --from=build /rootfs /
-ENV PATH=/opt/broker/bin HOME=/home/broker PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/usr/local/broker/bin HOME=/home/broker PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532
 WORKDIR /home/broker
 VOLUME /home/broker/.agent-token-broker

@@ -23,12 +23,12 @@ _MOST_BODY: Final = 64 << 10
 
 
 class DemoServer(ThreadingHTTPServer):
-    """Serve the demo API on a free port of loopback."""
+    """Serve the demo API, on a free port of loopback unless another address is given."""
 
     daemon_threads = True
 
-    def __init__(self, key: str) -> None:
-        super().__init__(("127.0.0.1", 0), DemoHandler)
+    def __init__(self, key: str, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
+        super().__init__(address, DemoHandler)
         self.expected = f"Bearer {key}".encode()
 
     def server_bind(self) -> None:
