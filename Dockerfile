@@ -38,10 +38,9 @@ RUN apt-get download -qq base-files ca-certificates libbz2-1.0 libc6 libcrypt1 l
   && cp -a /etc/ssl/certs /rootfs/etc/ssl/ \
   && ln -s python3.11 /rootfs/usr/bin/python3 \
   && rm -rf /rootfs/usr/share/doc /rootfs/usr/share/man /rootfs/usr/share/locale /rootfs/usr/share/lintian \
-  && echo 'broker:x:65532:65532::/home/broker:/nonexistent' > /rootfs/etc/passwd \
+  && echo 'broker:x:65532:65532::/var/lib/broker:/nonexistent' > /rootfs/etc/passwd \
   && echo 'broker:x:65532:' > /rootfs/etc/group \
-  && install -d -m 0755 /rootfs/home \
-  && install -d -o 65532 -g 65532 -m 0700 /rootfs/home/broker /rootfs/home/broker/.agent-token-broker \
+  && install -d -o 65532 -g 65532 -m 0700 /rootfs/var/lib/broker \
   && install -d -m 1777 /rootfs/tmp \
   # Where volumes of docker-compose.yml are mounted: a new one takes its owner from here.
   && for name in agent broker keys openbao postgres upstream; do \
@@ -51,10 +50,10 @@ RUN apt-get download -qq base-files ca-certificates libbz2-1.0 libc6 libcrypt1 l
 
 FROM scratch
 COPY --from=build /rootfs /
-ENV PATH=/usr/local/broker/bin HOME=/home/broker PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ENV PATH=/usr/local/broker/bin HOME=/var/lib/broker BROKER_HOME=/var/lib/broker PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532
-WORKDIR /home/broker
-VOLUME /home/broker/.agent-token-broker
+WORKDIR /var/lib/broker
+VOLUME /var/lib/broker
 EXPOSE 8700 8701
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8700/healthz', timeout=2)"]

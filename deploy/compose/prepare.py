@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 FILES = Path(os.environ.get("FILES", "/files"))
-HOME = Path.home() / ".agent-token-broker"
+HOME = Path(os.environ.get("BROKER_HOME", "~/.agent-token-broker")).expanduser()
 AGENT = "demo"
 _LIFE = timedelta(days=365)
 
