@@ -91,6 +91,7 @@ def arrange() -> None:
     stop_at(AuditTrail, "record", _of_record)
     stop_at(VaultDynamic, "reserve", _of_request("hold"))
     stop_at(VaultDynamic, "mint_reserved", _of_request("mint"))
+    stop_at(VaultDynamic, "renew", lambda *_: "renew.orders.brief")  # up to the grant's end
     for provider in (GithubApp, AwsSts):
         stop_at(provider, "mint", _of_request("mint"))
     stop_at(credentials, "_write", _of_body)

@@ -70,7 +70,7 @@ agents:
 VAULT, AWS, HANDED, KEPT = "orders.brief", "artifacts.read", "repo.write", "repo.list"
 SIDES: Final = ("before", "after")
 MINTING: Final = {
-    VAULT: "intent open hold held mint minted outcome answer delivered",
+    VAULT: "intent open hold held mint renew minted outcome answer delivered",
     AWS: "intent open mint minted outcome answer delivered",
     HANDED: "intent open mint minted outcome answer delivered",
     KEPT: "intent open mint minted outcome use",
@@ -229,7 +229,7 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
     key: AppKey = request.getfixturevalue("app_key")
     for user in postgres.users():
         postgres.query(f'DROP ROLE "{user}"')
-    mount = openbao.database(postgres, brief={"default_ttl": "20m", "max_ttl": "1h"})
+    mount = openbao.database(postgres, brief={"default_ttl": "1m", "max_ttl": "1h"})
     rights = (Path(__file__).parents[2] / "policies/vault/dynamic.hcl").read_text()
     rights += f'path "{mount}/creds/*" {{ capabilities = ["read"] }}'
     login = openbao.admin.auth.token.create(policies=[openbao.policy(rights)], ttl="1h")

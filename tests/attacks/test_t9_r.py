@@ -133,15 +133,6 @@ class Site:
     def _storage(self) -> SqliteStorage:
         return SqliteStorage(self.home.path / "data" / "broker.db")
 
-    def settled(self) -> bool:
-        """Say whether each lease is over or delivered, and no user lives but delivered ones."""
-        states = {lease.id: lease.state for lease in self.leases()}
-        if not set(states.values()) <= {"delivered", "revoked", "expired"}:
-            return False
-        out = {lease for lease, state in states.items() if state == "delivered"}
-        assert out <= set(self.delivered), "marked as delivered, and nobody got it"
-        return self.postgres.users() == {self.delivered[lease] for lease in out}
-
 
 @pytest.fixture
 def site(sealable_openbao: OpenBao, postgres: Postgres, tmp_path: Path) -> Iterator[Site]:
