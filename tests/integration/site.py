@@ -48,11 +48,11 @@ agents:
 
 @dataclass
 class Seen:
-    """What the upstream saw first of a request, and when by the wall clock."""
+    """What the upstream saw first of a request, and whether it was on record by then."""
 
     method: str
     path: str
-    time: float
+    recorded: bool
 
 
 @dataclass
@@ -62,6 +62,18 @@ class Site:
     home: BrokerHome
     upstream: Upstream
     seen: list[Seen] = field(default_factory=list)
+    _intended: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._reader = Reader(self.home.path / "data" / "audit")
+
+    @property
+    def unrecorded(self) -> list[Seen]:
+        """What the upstream saw before there was a record of it: unsafe methods alone.
+
+        Of a safe method the response waits for the record, and not the request.
+        """
+        return [one for one in self.seen if one.method != "GET" and not one.recorded]
 
     @property
     def log(self) -> str:
@@ -133,28 +145,19 @@ class Site:
         """Ask the control plane for a page, on a connection of its own."""
         return httpx.get(f"{self.home.control_url}{page}", trust_env=False, timeout=30)
 
-    def unrecorded(self) -> list[Seen]:
-        """Return what the upstream saw and has no intent record before it: unsafe methods alone.
-
-        Of a safe method the response waits for the record, and not the request.
-        """
-        intents = {
-            record["path"]: record["time"]
-            for record in self.records()
-            if record.get("action") == "proxy.request" and record.get("phase") == "intent"
-        }
-        return [
-            one
-            for one in self.seen
-            if one.method != "GET"
-            and (one.path not in intents or intents[one.path] > _timestamp(one.time))
-        ]
+    def intends(self, path: str) -> bool:
+        """Say whether the trail has, now, an intent to send a request on."""
+        for record in self._reader.read():
+            if record.get("action") == "proxy.request" and record.get("phase") == "intent":
+                self._intended.add(record["path"])
+        return path in self._intended
 
 
 class Traffic:
     """Agents that send numbered requests, GET and POST by turns, each on a kept connection.
 
-    `answered` has each number's status and `Broker-Error`. Whatever breaks is tried anew.
+    `answered` has each number's status and `Broker-Error`. A connection that breaks is made anew.
+    `rate` is in requests per second, all agents together; `seconds` is how long they have sent.
     """
 
     def __init__(self, site: Site, token: str, *, rate: float = 200.0, agents: int = 8) -> None:
@@ -165,6 +168,7 @@ class Traffic:
         self._numbers = itertools.count(1)
         self.answered: dict[int, tuple[int, str | None]] = {}
         self.broken = 0
+        self.seconds = 0.0
 
     @staticmethod
     def path(number: int) -> str:
@@ -180,9 +184,11 @@ class Traffic:
     async def flowing(self) -> AsyncIterator[None]:
         """Send requests until the block ends."""
         agents = [asyncio.create_task(self._agent()) for _ in range(self._agents)]
+        begin = time.monotonic()
         try:
             yield
         finally:
+            self.seconds += time.monotonic() - begin
             for agent in agents:
                 agent.cancel()
             await asyncio.gather(*agents, return_exceptions=True)
@@ -191,6 +197,7 @@ class Traffic:
         while True:
             with suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
                 async with wire(self._site.port) as connection:
+                    due = time.monotonic()
                     while True:
                         number = next(self._numbers)
                         method = self.method(number)
@@ -202,7 +209,8 @@ class Traffic:
                         self.answered[number] = response.status, response.error
                         if response.one(b"connection") == b"close":
                             break
-                        await asyncio.sleep(self._pause)
+                        due += self._pause
+                        await asyncio.sleep(due - time.monotonic())
             self.broken += 1
             await asyncio.sleep(self._pause)
 
@@ -221,13 +229,8 @@ async def site(directory: Path, *, workers: int = 1, **settings: str) -> AsyncIt
 
         async def note(received: Received, _: asyncio.StreamWriter) -> None:
             method, target, _version = received.line.decode().split(" ")
-            made.seen.append(Seen(method, target, time.time()))
+            made.seen.append(Seen(method, target, made.intends(target)))
 
         upstream.on_head = note
         upstream.answer = reply()
         yield made
-
-
-def _timestamp(seconds: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-    return f"{whole}.{int(seconds % 1 * 1e6):06d}Z"
