@@ -34,6 +34,10 @@ _SETTLE: Final = 0.1
 """Seconds for which files must not change before they are read: editors write in steps."""
 
 
+class UnreadablePolicy(PolicyError):
+    """Policy documents that the system does not let us read: that may pass by itself."""
+
+
 def policy_files(directory: Path, suffixes: tuple[str, ...] = SUFFIXES) -> tuple[Path, ...]:
     """Return the policy documents below a directory, sorted; or its files of other `suffixes`.
 
@@ -42,17 +46,23 @@ def policy_files(directory: Path, suffixes: tuple[str, ...] = SUFFIXES) -> tuple
 
     Raises:
         PolicyError: when there is no such directory, or it holds too many files.
+        UnreadablePolicy: when it, or a folder in it, cannot be read.
     """
     if not directory.is_dir():
         raise _refusal(directory, "is no directory; policy documents are read from one")
-    found = sorted(_walk(directory, suffixes))
+    try:
+        found = sorted(_walk(directory, suffixes))
+    except OSError as error:
+        place = str(error.filename or directory)
+        raise UnreadablePolicy((_unreadable(place, error),)) from None
     if len(found) > _MOST_FILES:
         raise _refusal(directory, f"holds more than {_MOST_FILES} policy documents")
     return tuple(found)
 
 
 def _walk(directory: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    for folder, folders, files in os.walk(directory):
+    # By itself os.walk passes over what it cannot read: then there would seem to be fewer rules.
+    for folder, folders, files in os.walk(directory, onerror=_raise):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             wanted = name.endswith(suffixes) and not name.startswith(".")
@@ -60,23 +70,34 @@ def _walk(directory: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
                 yield Path(folder, name)
 
 
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def _unreadable(place: str, error: OSError) -> Problem:
+    return Problem(place, 1, 1, f"cannot be read: {error.strerror}")
+
+
 def read_policies(directory: Path, suffixes: tuple[str, ...] = SUFFIXES) -> tuple[Document, ...]:
     """Return all policy documents below a directory, or its files of other `suffixes`.
 
     Raises:
-        PolicyError: with every file that cannot be read, or that anyone could have written.
+        PolicyError: with every file that anyone could have written, or that is no text.
+        UnreadablePolicy: if there are files that cannot be read, with these, too.
     """
     documents: list[Document] = []
     problems: list[Problem] = []
+    kind = PolicyError
     for path in policy_files(directory, suffixes):
         try:
             documents.append(Document(str(path), _read(path)))
         except PolicyError as error:
             problems.extend(error.problems)
         except OSError as error:
-            problems.append(Problem(str(path), 1, 1, f"cannot be read: {error.strerror}"))
+            problems.append(_unreadable(str(path), error))
+            kind = UnreadablePolicy
     if problems:
-        raise PolicyError(tuple(problems))
+        raise kind(tuple(problems))
     return tuple(documents)
 
 
@@ -183,28 +204,32 @@ class PolicyStore:
             outcome = await asyncio.to_thread(self._attempt)
             if _fingerprint(self._directory) == seen:
                 self._adopt(outcome, seen)
+            if isinstance(outcome, UnreadablePolicy):
+                return  # and tried again at the next look, though nothing may have changed
 
-    def _attempt(self) -> Policy | tuple[Problem, ...]:
+    def _attempt(self) -> Policy | PolicyError:
         try:
             return self._load(read_policies(self._directory))
         except PolicyError as error:
-            return error.problems
+            return error
         except ConfigurationError as error:
-            return (Problem(str(self._directory), 1, 1, str(error)),)
+            return _refusal(self._directory, str(error))
         except Exception as error:  # noqa: BLE001 - a defect must not cost the last good policy
             _LOG.exception("the policy could not be loaded")
             message = f"cannot be loaded because of a defect ({type(error).__name__})"
-            return (Problem(str(self._directory), 1, 1, message),)
+            return _refusal(self._directory, message)
 
-    def _adopt(self, outcome: Policy | tuple[Problem, ...], seen: object) -> Reload:
-        self._seen = seen
+    def _adopt(self, outcome: Policy | PolicyError, seen: object) -> Reload:
+        again = isinstance(outcome, UnreadablePolicy)
+        self._seen = None if again else seen
         previous, refused_before = self.current.version, self.problems
-        if isinstance(outcome, tuple):
-            self.problems = outcome
+        if isinstance(outcome, PolicyError):
+            self.problems = outcome.problems
         else:
             self.current, self.problems = outcome, ()
         result = Reload(self.current, previous, self.problems)
-        if self.current.version != previous or self.problems or refused_before:
+        news = self.current.version != previous or self.problems != refused_before
+        if news or (self.problems and not again):
             self._tell(result)
         return result
 

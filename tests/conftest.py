@@ -9,6 +9,7 @@ settings.register_profile("suite", deadline=None, suppress_health_check=[HealthC
 settings.load_profile("suite")
 
 pytest_plugins = (
+    "tests.components.faults",
     "tests.components.gate",
     "tests.components.github",
     "tests.components.moto",

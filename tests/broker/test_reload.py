@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import resource
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +42,20 @@ class TestReading:
         (folder / "a.yaml").write_text("{}")
         names = [os.path.relpath(one.name, folder) for one in read_policies(folder)]
         assert names == ["a.yaml", "b/more.yml", "small.yaml"]
+
+    def test_r6_without_descriptors_there_seem_to_be_no_fewer_documents(self, folder: Path) -> None:
+        """A folder that cannot be opened is an error, and no empty policy."""
+        store = PolicyStore(folder)
+        good = store.current
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            result = store.reload()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert "cannot be read: Too many open files" in str(result.problems[0])
+        assert store.current is good
+        assert store.reload().problems == ()
 
     @pytest.mark.parametrize(
         "name",
@@ -253,6 +269,26 @@ class TestWatch:
         assert "coder" in store.current.agents
         (aside / "small.yaml").write_text(OTHER)
         shutil.move(aside, folder)
+        await until(lambda: not store.problems)
+        assert store.current.scopes["stripe.refund"].max_ttl == 660
+
+    async def test_what_cannot_be_read_now_is_tried_again_unasked(
+        self, folder: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store, told = watched
+        good, read = store.current, reload._read
+
+        def fail(path: Path) -> str:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), str(path))
+
+        monkeypatch.setattr(reload, "_read", fail)
+        (folder / "small.yaml").write_text(OTHER)
+        await until(lambda: store.problems)
+        assert "cannot be read: Too many open files" in str(store.problems[0])
+        await asyncio.sleep(1)
+        assert store.current is good
+        assert len(told) == 1, "one complaint, however often it is tried"
+        monkeypatch.setattr(reload, "_read", read)
         await until(lambda: not store.problems)
         assert store.current.scopes["stripe.refund"].max_ttl == 660
 

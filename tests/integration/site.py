@@ -48,11 +48,11 @@ agents:
 
 @dataclass
 class Seen:
-    """What the upstream saw first of a request, and whether it was on record by then."""
+    """What the upstream saw first of a request, and whether an unsafe one was on record then."""
 
     method: str
     path: str
-    recorded: bool
+    recorded: bool | None
 
 
 @dataclass
@@ -73,7 +73,7 @@ class Site:
 
         Of a safe method the response waits for the record, and not the request.
         """
-        return [one for one in self.seen if one.method != "GET" and not one.recorded]
+        return [one for one in self.seen if one.recorded is False]
 
     @property
     def log(self) -> str:
@@ -147,6 +147,13 @@ class Site:
 
     def intends(self, path: str) -> bool:
         """Say whether the trail has, now, an intent to send a request on."""
+        if not self._read_on(path):
+            # A trail that could not be written was cut back to what is durable: begin again.
+            self._reader = Reader(self.home.path / "data" / "audit")
+            return self._read_on(path)
+        return True
+
+    def _read_on(self, path: str) -> bool:
         for record in self._reader.read():
             if record.get("action") == "proxy.request" and record.get("phase") == "intent":
                 self._intended.add(record["path"])
@@ -164,7 +171,7 @@ class Traffic:
         self._site = site
         self._token = token
         self._pause = agents / rate
-        self._agents = agents
+        self.agents = agents
         self._numbers = itertools.count(1)
         self.answered: dict[int, tuple[int, str | None]] = {}
         self.broken = 0
@@ -183,7 +190,7 @@ class Traffic:
     @asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
         """Send requests until the block ends."""
-        agents = [asyncio.create_task(self._agent()) for _ in range(self._agents)]
+        agents = [asyncio.create_task(self._agent()) for _ in range(self.agents)]
         begin = time.monotonic()
         try:
             yield
@@ -229,7 +236,8 @@ async def site(directory: Path, *, workers: int = 1, **settings: str) -> AsyncIt
 
         async def note(received: Received, _: asyncio.StreamWriter) -> None:
             method, target, _version = received.line.decode().split(" ")
-            made.seen.append(Seen(method, target, made.intends(target)))
+            safe = method in {"GET", "HEAD"}
+            made.seen.append(Seen(method, target, None if safe else made.intends(target)))
 
         upstream.on_head = note
         upstream.answer = reply()
