@@ -243,6 +243,8 @@ class _Handler(BaseHTTPRequestHandler):
         if not isinstance(content, bytes):
             content = json.dumps(content).encode()
         self.send_response(reply.status)
+        if content:
+            self.send_header("Content-Type", "application/json; charset=utf-8")
         for name, value in reply.headers.items():
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
