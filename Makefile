@@ -8,6 +8,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 STAMP := .venv/.stamp
 NODE := tests/components
+PEERS := .venv-bench
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # The lock files are complete. With its own resolver pip would take the newest release of a package
 # that another one wants with an extra, and then refuse it for having no hash.
@@ -60,7 +61,7 @@ schema: $(STAMP)-dev ## Write policies/schema.json anew from the policy models
 	@mv policies/schema.json.new policies/schema.json
 
 .PHONY: bench
-bench: $(STAMP)-dev ## Measure the gateway against nginx (needs nginx and wrk)
+bench: $(STAMP)-dev $(PEERS)/.stamp bench/node_modules/.stamp ## Measure the gateway beside nginx and other proxies (ARGS='--only get_1k')
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: lock
@@ -71,15 +72,17 @@ lock: $(STAMP)-dev ## Resolve the dependencies anew and write the lock files (AR
 	@$(COMPILE) $(ARGS) pyproject.toml --group dev -c requirements.lock --output-file requirements-dev.lock
 	$(call say,'requirements-build.lock')
 	@$(COMPILE) $(ARGS) --group build -c requirements-dev.lock --output-file requirements-build.lock
+	$(call say,'requirements-bench.lock')
+	@$(COMPILE) $(ARGS) --group bench --output-file requirements-bench.lock
 
 .PHONY: clean
 clean: ## Remove caches and build results
 	@rm -rf build dist .coverage htmlcov .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	@find . -name __pycache__ -not -path './.venv/*' -not -path '*/node_modules/*' -prune -exec rm -rf {} +
+	@find . -name __pycache__ -not -path './.venv*' -not -path '*/node_modules/*' -prune -exec rm -rf {} +
 
 .PHONY: pristine
 pristine: clean ## Remove everything that is not source, .venv included
-	@rm -rf .venv $(NODE)/node_modules
+	@rm -rf .venv $(PEERS) $(NODE)/node_modules bench/node_modules
 
 # What follows are files, so that a second `make` has nothing to do.
 
@@ -112,14 +115,22 @@ $(STAMP)-dev: $(STAMP)-run requirements-dev.lock
 	@$(INSTALL) -r requirements-dev.lock
 	@touch $@
 
-$(NODE)/node_modules/.stamp: $(NODE)/package-lock.json
+# What the benchmark compares with has requirements of its own, which are none of the broker's.
+$(PEERS)/.stamp: $(STAMP)-venv requirements-bench.lock
+	$(call say,'Locked proxies to compare with (a minute the first time)')
+	@$(BIN)/python -m venv --clear $(PEERS)
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check --no-input \
+		install --quiet --require-hashes --no-deps -r requirements-bench.lock
+	@touch $@
+
+%/node_modules/.stamp: %/package-lock.json
 	@if command -v npm >/dev/null; then \
-		echo '==> Test components from npm'; \
-		npm ci --prefix $(NODE) --loglevel=error; \
-		find $(NODE)/node_modules/@octokit/openapi/generated -type f \
+		echo '==> $* from npm'; \
+		npm ci --prefix $* --loglevel=error; \
+		find $*/node_modules -path '*/@octokit/openapi/generated/*' -type f \
 			! -name api.github.com.json -delete; \
 		touch $@; \
 	else \
-		echo 'npm was not found: tests that need an OIDC issuer will be skipped.' >&2; \
+		echo 'npm was not found: what needs $* will be skipped.' >&2; \
 		echo 'On Debian or Ubuntu: apt-get install nodejs npm' >&2; \
 	fi

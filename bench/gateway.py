@@ -1,85 +1,115 @@
-"""The gateway against nginx as a proxy, in the same run on the same cores.
+"""The gateway beside nginx as a proxy and beside what people use instead, in one run.
 
-The proxy has core 0 to itself; nginx as the upstream and wrk share core 1. Capacity is
-nginx's processor time per request over the gateway's: how much of nginx's load the gateway
-would carry on the same core. The gateway does all of its work (task token, policy, credential,
-durable audit trail), nginx swaps a header.
+The proxy under test has core 0 to itself; the upstream and wrk share core 1. The gateway does
+all of its work (task token, policy, credential, scrubbing, durable audit trail), nginx swaps a
+header, the others do what their modules in `bench/peers` say.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bench.broker import running_broker
-from bench.load import Load, Measured, measure
-from bench.nginx import nginx_proxy, nginx_upstream
+from bench.load import Load, measure
+from bench.nginx import certificate, nginx_proxy, nginx_upstream
+from bench.peers.start import start_peers
+from bench.processes import LOAD_CORE, PROXY_CORE
+from bench.turns import GATEWAY, NGINX, Contender, Effort, show, take_turns
 
-PROXY_CORE: Final = 0
-LOAD_CORE: Final = 1
-CONNECTIONS: Final = (1, 32, 256)
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from bench.broker import Broker
+
+AMONG_PEERS: Final = 32
+"""The number of connections at which the other proxies are measured, too."""
+
+CONNECTIONS: Final = (1, AMONG_PEERS, 256)
+KEY: Final = "sk_bench_" + "k" * 32
 TARGET: Final = "/api/v1/charges/ch_3MqLiJLkdIwHu7ix"
 AGENT_HEADERS: Final = {
     "Accept": "application/json",
     "Accept-Encoding": "gzip, deflate",
     "User-Agent": "bench/1.0 (python-httpx)",
 }
+FORM_HEADERS: Final = {**AGENT_HEADERS, "Content-Type": "application/x-www-form-urlencoded"}
+FORM: Final = "&".join(f"metadata[field_{number:02}]={'v' * 24}" for number in range(48))[:2048]
+
+Figures = dict[str, dict[str, Any]]
+"""Figures by number of connections."""
 
 
-def get_1k(seconds: int, rounds: int) -> dict[str, Any]:
-    """Measure GET of 1 KB at each number of connections; return the figures by number."""
-    key = "sk_bench_" + "k" * 32
-    with (
-        TemporaryDirectory(prefix="broker-bench-") as name,
-        nginx_upstream(Path(name), LOAD_CORE) as upstream,
-        nginx_proxy(Path(name), PROXY_CORE, upstream, key) as (nginx_port, nginx_pid),
-        running_broker(Path(name), PROXY_CORE, upstream, key) as broker,
-    ):
-        headers = {**AGENT_HEADERS, "Authorization": f"Bearer {broker.token}"}
-        figures = {}
+def get_1k(
+    effort: Effort, wanted: Collection[str]
+) -> tuple[Figures, dict[str, Figures], dict[str, str]]:
+    """Measure GET of 1 KB; return the gateway's figures, each peer's, and who was skipped and why.
+
+    `wanted` are the names of the peers to start.
+    """
+    with _pair() as (upstream, nginx, broker), ExitStack() as stack:
+        peers, skipped = start_peers(stack, broker, upstream, KEY, wanted)
+        pair = [nginx, _gateway(broker, AGENT_HEADERS)]
+        headers = pair[1].headers
+        others = [Contender(n, _url(one.port), one.pids, headers) for n, one in peers.items()]
+        figures: Figures = {}
+        of_peers: dict[str, Figures] = {}
         for connections in CONNECTIONS:
-            load = Load(connections, seconds, LOAD_CORE, headers)
-            direct = measure(_url(upstream), broker.pid, load)
-            # Turn and turn about, so that what else the machine does meets both.
-            pairs = [
-                (
-                    measure(_url(nginx_port), nginx_pid, load),
-                    measure(_url(broker.port), broker.pid, load),
-                )
-                for _ in range(rounds)
-            ]
-            figures[str(connections)] = _summary(pairs, direct)
-            _show(connections, figures[str(connections)])
-        return figures
+            load = Load(connections, effort.seconds, LOAD_CORE, headers)
+            direct = measure(_url(upstream), [broker.pid], load)
+            contenders = pair + (others if connections == AMONG_PEERS else [])
+            for name, found in take_turns(contenders, connections, effort).items():
+                if name == NGINX:
+                    continue
+                if name == GATEWAY:
+                    found["added_p50_ms"] = round(found["p50_ms"] - direct.p50_ms, 3)
+                    figures[str(connections)] = found
+                else:
+                    of_peers[name] = {"get_1k": {str(connections): found}}
+                show(f"GET 1 KB, {connections} conn.", name, found)
+        return figures, of_peers, skipped
+
+
+def post_2k(effort: Effort) -> Figures:
+    """Measure POST of a form of 2 KB: sent upstream only once its intent is durable."""
+    with _pair() as (_, nginx, broker):
+        posting = replace(nginx, headers=FORM_HEADERS)
+        contenders = [posting, _gateway(broker, FORM_HEADERS)]
+        found = take_turns(contenders, AMONG_PEERS, effort, FORM)[GATEWAY]
+        show(f"POST 2 KB, {AMONG_PEERS} conn.", GATEWAY, found)
+        return {str(AMONG_PEERS): found}
+
+
+def tls_get_1k(effort: Effort) -> Figures:
+    """Measure GET of 1 KB from an upstream that is spoken to over TLS, and verified."""
+    with _pair(tls=True) as (_, nginx, broker):
+        contenders = [nginx, _gateway(broker, AGENT_HEADERS)]
+        found = take_turns(contenders, AMONG_PEERS, effort)[GATEWAY]
+        show(f"TLS, GET 1 KB, {AMONG_PEERS} conn.", GATEWAY, found)
+        return {str(AMONG_PEERS): found}
+
+
+@contextmanager
+def _pair(*, tls: bool = False) -> Iterator[tuple[int, Contender, Broker]]:
+    """Run an upstream, nginx as its proxy and a broker; yield the upstream's port and both."""
+    with TemporaryDirectory(prefix="broker-bench-") as name, ExitStack() as stack:
+        folder = Path(name)
+        proof = certificate(folder) if tls else None
+        upstream = stack.enter_context(nginx_upstream(folder, LOAD_CORE, tls=proof))
+        port, pid = stack.enter_context(nginx_proxy(folder, PROXY_CORE, upstream, KEY, tls=proof))
+        ca_file = proof.authority if proof else None
+        broker = running_broker(folder, PROXY_CORE, upstream, KEY, ca_file=ca_file)
+        nginx = Contender(NGINX, _url(port), (pid,), AGENT_HEADERS)
+        yield upstream, nginx, stack.enter_context(broker)
+
+
+def _gateway(broker: Broker, headers: dict[str, str]) -> Contender:
+    presenting = {**headers, "Authorization": f"Bearer {broker.token}"}
+    return Contender(GATEWAY, _url(broker.port), (broker.pid,), presenting)
 
 
 def _url(port: int) -> str:
     return f"http://127.0.0.1:{port}{TARGET}"
-
-
-def _summary(pairs: list[tuple[Measured, Measured]], direct: Measured) -> dict[str, Any]:
-    # The round of median ratio stands for all: figures of different rounds do not mix.
-    ordered = sorted(pairs, key=lambda pair: pair[0].cpu_us / pair[1].cpu_us)
-    nginx, ours = ordered[len(ordered) // 2]
-    ratios = [round(one.cpu_us / other.cpu_us, 3) for one, other in ordered]
-    return {
-        "capacity_ratio": round(nginx.cpu_us / ours.cpu_us, 3),
-        "capacity_ratios": ratios,
-        **asdict(ours),
-        "added_p50_ms": round(ours.p50_ms - direct.p50_ms, 3),
-        "nginx": asdict(nginx),
-    }
-
-
-def _show(connections: int, figures: dict[str, Any]) -> None:
-    nginx = figures["nginx"]
-    print(
-        f"{connections:>4} connections: {figures['capacity_ratio']:.2f} of nginx's capacity "
-        f"({figures['cpu_us']:.1f} us against {nginx['cpu_us']:.1f} us of processor a request); "
-        f"{figures['rps']:,.0f} against {nginx['rps']:,.0f} requests/s; "
-        f"p50 {figures['p50_ms']:.2f} ms, p99 {figures['p99_ms']:.2f} ms "
-        f"(nginx {nginx['p50_ms']:.2f} and {nginx['p99_ms']:.2f})",
-        flush=True,
-    )

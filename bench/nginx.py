@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+import trustme
 
 from bench.processes import free_port, program, running
 
@@ -32,7 +35,8 @@ http {{
 """
 _UPSTREAM: Final = """
   server {{
-    listen 127.0.0.1:{port} backlog=4096;
+    listen 127.0.0.1:{port} backlog=4096{tls};
+    {certificate}
     default_type application/json;
     location / {{ return 200 "{body}"; }}
     location /v1/files/ {{ root {root}; }}
@@ -47,7 +51,9 @@ _PROXY: Final = """
   server {{
     listen 127.0.0.1:{port} backlog=4096;
     location /api/ {{
-      proxy_pass http://service/;
+      proxy_pass {scheme}://service/;
+      proxy_buffering {buffering};
+      {trust}
       proxy_http_version 1.1;
       proxy_set_header Connection "";
       proxy_set_header Authorization "Bearer {key}";
@@ -56,22 +62,66 @@ _PROXY: Final = """
 """
 
 
+@dataclass(frozen=True)
+class Certificate:
+    """A server's certificate and key, and the authority that vouches for it, as PEM files."""
+
+    authority: Path
+    chain: Path
+    key: Path
+
+
+def certificate(folder: Path) -> Certificate:
+    """Issue a certificate for this machine, by an authority of its own."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost", "127.0.0.1")
+    made = Certificate(folder / "ca.pem", folder / "chain.pem", folder / "key.pem")
+    authority.cert_pem.write_to_path(made.authority)
+    made.chain.write_bytes(b"".join(pem.bytes() for pem in issued.cert_chain_pems))
+    made.key.touch(0o600)
+    issued.private_key_pem.write_to_path(made.key)
+    return made
+
+
 @contextmanager
-def nginx_upstream(folder: Path, core: int, files: Mapping[str, bytes] = {}) -> Iterator[int]:
+def nginx_upstream(
+    folder: Path, core: int, files: Mapping[str, bytes] = {}, tls: Certificate | None = None
+) -> Iterator[int]:
     """Answer every request with 1 KB, but for `files` under /v1/files/; yield the port."""
     port, root = free_port(), folder / "root"
     (root / "v1" / "files").mkdir(parents=True)
     for name, content in files.items():
         (root / "v1" / "files" / name).write_bytes(content)
-    with _nginx(folder / "upstream", _UPSTREAM.format(port=port, body=BODY, root=root), port, core):
+    proof = f"ssl_certificate {tls.chain}; ssl_certificate_key {tls.key};" if tls else ""
+    config = _UPSTREAM.format(
+        port=port, body=BODY, root=root, tls=" ssl" if tls else "", certificate=proof
+    )
+    with _nginx(folder / "upstream", config, port, core):
         yield port
 
 
 @contextmanager
-def nginx_proxy(folder: Path, core: int, upstream: int, key: str) -> Iterator[tuple[int, int]]:
+def nginx_proxy(  # noqa: PLR0913 - where, to whom, with what, and how
+    folder: Path,
+    core: int,
+    upstream: int,
+    key: str,
+    *,
+    tls: Certificate | None = None,
+    buffering: bool = True,
+) -> Iterator[tuple[int, int]]:
     """Swap the Authorization header and pass on; yield the port and the process id."""
     port = free_port()
-    content = _PROXY.format(port=port, upstream=upstream, key=key)
+    # It does not compare addresses with a certificate, so it is told the name.
+    trust = "proxy_ssl_verify on; proxy_ssl_name localhost; proxy_ssl_trusted_certificate {};"
+    content = _PROXY.format(
+        port=port,
+        upstream=upstream,
+        key=key,
+        scheme="https" if tls else "http",
+        trust=trust.format(tls.authority) if tls else "",
+        buffering="on" if buffering else "off",
+    )
     with _nginx(folder / "proxy", content, port, core) as pid:
         yield port, pid
 

@@ -14,8 +14,16 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-PACKAGES: Final = {"nginx": "nginx-light", "wrk": "wrk"}
-_TICKS: Final = os.sysconf("SC_CLK_TCK")
+PROXY_CORE: Final = 0
+"""Where the proxy under test runs, with nothing beside it."""
+
+LOAD_CORE: Final = 1
+"""Where the upstream and the load run."""
+
+PACKAGES: Final = {"nginx": "nginx-light", "wrk": "wrk", "haproxy": "haproxy", "node": "nodejs"}
+_BEYOND_PATH: Final = ("/usr/sbin", "/usr/local/sbin")
+_SCHEDULED_TIME: Final = 2
+"""The clock of a process that counts what its threads ran, ended ones too (`CPUCLOCK_SCHED`)."""
 
 
 class MissingProgram(Exception):
@@ -24,7 +32,7 @@ class MissingProgram(Exception):
 
 def program(name: str) -> str:
     """Return where a program is; nginx lives beyond most users' PATH."""
-    found = which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin")
+    found = which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_BEYOND_PATH)))
     if found is None:
         raise MissingProgram(
             f"{name} was not found. On Debian or Ubuntu: apt-get install {PACKAGES[name]}"
@@ -73,21 +81,20 @@ def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
     raise RuntimeError(f"{process.args!r} does not listen on port {port}")
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process, its threads and its children have used."""
-    total = 0.0
-    for one in _family(pid):
-        fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
-        total += (int(fields[11]) + int(fields[12])) / _TICKS
-    return total
+def cpu_seconds(*pids: int) -> float:
+    """Return the processor time that processes, their threads and their children have used.
+
+    By the kernel's clock of each process, which is exact where /proc/<pid>/stat counts ticks.
+    """
+    return sum(time.clock_gettime(~one << 3 | _SCHEDULED_TIME) for one in _family(*pids))
 
 
-def resident_bytes(pid: int) -> int:
-    """Return the memory that a process and its children occupy."""
-    pages = (int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in _family(pid))
+def resident_bytes(*pids: int) -> int:
+    """Return the memory that processes and their children occupy."""
+    pages = (int(Path(f"/proc/{one}/statm").read_text().split()[1]) for one in _family(*pids))
     return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _family(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [pid, *map(int, children)]
+def _family(*pids: int) -> list[int]:
+    children = (Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in pids)
+    return [*pids, *(int(child) for some in children for child in some)]

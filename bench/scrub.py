@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 from bench.broker import running_broker
 from bench.load import Load, Measured, measure
 from bench.nginx import nginx_upstream
-from bench.processes import MissingProgram
+from bench.processes import LOAD_CORE, PROXY_CORE, MissingProgram
+from bench.turns import Effort
 
 if TYPE_CHECKING:
     from bench.broker import Broker
 
-PROXY_CORE: Final = 0
-LOAD_CORE: Final = 1
 KEY: Final = "sk_live_51MqLiJLkdIwHu7ixYtRbA2pQz"
 RESULT: Final = Path(__file__).parent / "results" / "scrub.json"
 _RECORD: Final = {
@@ -38,7 +37,7 @@ SIZES: Final = {"1 KB": (1 << 10, 32), "1 MiB": (1 << 20, 4)}
 """How large a body is, in bytes, and over how many connections it is asked for."""
 
 
-def scrub(seconds: int, rounds: int) -> dict[str, Any]:
+def scrub(effort: Effort) -> dict[str, Any]:
     """Measure each size with and without; return the figures by size."""
     text = (json.dumps(_RECORD) + ",\n").encode() * ((1 << 20) // 200)
     files = {str(size): text[:size] for size, _ in SIZES.values()}
@@ -56,8 +55,8 @@ def scrub(seconds: int, rounds: int) -> dict[str, Any]:
         for label, (size, connections) in SIZES.items():
             # Turn and turn about, so that what else the machine does meets both.
             measured = [
-                [_measure(broker, size, connections, seconds) for broker in pair]
-                for _ in range(rounds)
+                [_measure(broker, size, connections, effort.seconds) for broker in pair]
+                for _ in range(effort.rounds)
             ]
             figures[label] = _summary(measured)
             _show(label, figures[label])
@@ -67,7 +66,7 @@ def scrub(seconds: int, rounds: int) -> dict[str, Any]:
 def _measure(broker: Broker, size: int, connections: int, seconds: int) -> Measured:
     headers = {"Authorization": f"Bearer {broker.token}"}
     url = f"http://127.0.0.1:{broker.port}/api/v1/files/{size}"
-    return measure(url, broker.pid, Load(connections, seconds, LOAD_CORE, headers))
+    return measure(url, [broker.pid], Load(connections, seconds, LOAD_CORE, headers))
 
 
 def _summary(measured: list[list[Measured]]) -> dict[str, Any]:
@@ -100,7 +99,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="runs of each kind (default: 3)")
     arguments = parser.parse_args()
     try:
-        figures = scrub(arguments.seconds, arguments.rounds)
+        figures = scrub(Effort(arguments.seconds, arguments.rounds))
     except MissingProgram as missing:
         print(missing, file=sys.stderr)
         return 1

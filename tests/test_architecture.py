@@ -93,6 +93,7 @@ def test_the_locks_hold_every_declared_dependency() -> None:
         ("requirements.lock", declared),
         ("requirements-dev.lock", declared + developing),
         ("requirements-build.lock", project["dependency-groups"]["build"]),
+        ("requirements-bench.lock", project["dependency-groups"]["bench"]),
     ):
         locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / lock).read_text(), re.MULTILINE))
         names = {re.split(r"[^\w-]", item, maxsplit=1)[0].lower() for item in requirements}
