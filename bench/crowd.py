@@ -39,8 +39,8 @@ _KEY: Final = "sk_bench_" + "c" * 32
 _LARGE: Final = 64 << 20
 _TRICKLE_SECONDS: Final = 1.0
 _CALM_SECONDS: Final = 0.5
-_CALM_SHARE: Final = 0.2
-_CALMS: Final = 2
+_CALM_SHARE: Final = 0.05
+_CALMS: Final = 3
 _PATIENCE: Final = 40
 _PIECE: Final = b"x" * 65536
 

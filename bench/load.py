@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _LINE: Final = {
-    "p50": re.compile(r"^\s+50%\s+([\d.]+)(us|ms|s)$", re.MULTILINE),
-    "p99": re.compile(r"^\s+99%\s+([\d.]+)(us|ms|s)$", re.MULTILINE),
+    "p50": re.compile(r"^\s+50%\s+([\d.]+)(us|ms|s)\s*$", re.MULTILINE),
+    "p99": re.compile(r"^\s+99%\s+([\d.]+)(us|ms|s)\s*$", re.MULTILINE),
 }
 _REQUESTS: Final = re.compile(r"^\s+(\d+) requests in ([\d.]+)(ms|s|m),", re.MULTILINE)
 _UNIT: Final = {"us": 0.001, "ms": 1.0, "s": 1000.0, "m": 60_000.0}

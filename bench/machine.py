@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from bench.processes import MissingProgram, program
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_VERSION: Final = re.compile(r"(?<![\w.])\d+\.\d+(?:\.\d+)*|(?<=\bv)\d+\.\d+\.\d+")
 _SAID: Final[dict[str, tuple[Callable[[str], str], str]]] = {
     "nginx": (program, "-v"),
     "wrk": (program, "-v"),
@@ -46,7 +48,7 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the first line of what each program says of itself."""
+    """Return the version of each program that is there."""
     found = {"uvloop": version("uvloop"), "cryptography": version("cryptography")}
     undici = FOLDER.parent / "node_modules" / "undici" / "package.json"
     if undici.exists():
@@ -57,5 +59,6 @@ def versions() -> dict[str, str]:
         except MissingProgram:
             continue
         done = subprocess.run(command, check=False, capture_output=True, text=True)
-        found[name] = (done.stderr + done.stdout).strip().splitlines()[0].strip()
+        number = _VERSION.search(done.stderr + done.stdout)
+        found[name] = number[0] if number else "unknown"
     return found

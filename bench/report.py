@@ -25,10 +25,10 @@ _NAMES: Final = {
     "node_undici": "Node with undici",
 }
 _CASES: Final = {
-    "get_1k": ("GET 1 KB", "connections"),
-    "post_2k": ("POST 2 KB", "connections"),
-    "tls_get_1k": ("GET 1 KB, TLS upstream", "connections"),
-    "events": ("events of 200 bytes, for each", "streams"),
+    "get_1k": ("GET 1 KB", "connection"),
+    "post_2k": ("POST 2 KB", "connection"),
+    "tls_get_1k": ("GET 1 KB, TLS upstream", "connection"),
+    "events": ("events of 200 bytes, for each", "stream"),
 }
 _HEAD: Final = (
     "| | capacity of nginx's | rounds | µs CPU | nginx, µs CPU | per second | p50 / p99 ms | MiB |",
@@ -84,14 +84,14 @@ def tables(figures: dict[str, Any]) -> str:
     """Return all that was measured, as Markdown."""
     gateway, on = figures["gateway"], figures["machine"]
     rows = [
-        _row(f"gateway, {what}, {number} {unit}", found)
+        _row(f"gateway, {what}, {number} {unit}{'' if number == '1' else 's'}", found)
         for case, (what, unit) in _CASES.items()
         for number, found in gateway.get(case, {}).items()
     ]
     peers = figures.get("peers", {}).items()
     rows += [_row(_NAMES[name], cases["get_1k"]["32"]) for name, cases in peers]
     skipped = [f"Not measured: {name} ({why})." for name, why in figures.get("skipped", {}).items()]
-    said = "; ".join(figures["versions"].values())
+    said = ", ".join(f"{name} {number}" for name, number in figures["versions"].items())
     return "\n".join(
         [
             (

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from bench.broker import COMMAND
-from bench.processes import cpu_seconds, free_port, running
+from bench.processes import LOAD_CORE, PROXY_CORE, cpu_seconds, free_port, running
 from broker.token_request import JWT_BEARER
 
 if TYPE_CHECKING:
@@ -57,16 +57,15 @@ agents:
 
 def post_token(requests: int, rounds: int) -> dict[str, Any]:
     """Return the figures of `POST /token`: CPU time a request and its ratio to the raw one."""
-    serving, loading = sorted(os.sched_getaffinity(0))[:2]
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     ratios, costs, raws, rates = [], [], [], []
     with tempfile.TemporaryDirectory() as folder, _issuer(key) as issuer:
-        os.sched_setaffinity(0, {loading})
-        with _broker(Path(folder), serving, issuer) as (pid, port):
+        os.sched_setaffinity(0, {LOAD_CORE})
+        with _broker(Path(folder), PROXY_CORE, issuer) as (pid, port):
             bodies = _bodies(key, issuer, f"http://127.0.0.1:{port}", _WARM_UP)
             _load(port, bodies)
             for _ in range(rounds):
-                raw = _raw_crypto(key, serving)
+                raw = _raw_crypto(key, PROXY_CORE)
                 bodies = _bodies(key, issuer, f"http://127.0.0.1:{port}", requests)
                 before, started = cpu_seconds(pid), time.perf_counter()
                 _load(port, bodies)

@@ -267,3 +267,41 @@ class AuditRecord(NamedTuple):
     policy_version: str | None = None
     source_address: str | None = None
     detail: str | None = None
+
+
+class RecordTemplate:
+    """What the records of a request have in common with those of the next one that repeats it.
+
+    Of `record`, that is all but its time, operation, status, latency and sizes. `encoded` belongs
+    to the writer of the trail, which keeps there what it has made of it.
+    """
+
+    __slots__ = ("encoded", "record")
+
+    def __init__(self, record: AuditRecord) -> None:
+        self.record = record
+        self.encoded: str | None = None
+
+
+class RepeatedRecord(NamedTuple):
+    """An `AuditRecord` by what it has of its own: cheaper to make and to write down."""
+
+    time: float
+    template: RecordTemplate
+    operation: str
+    status: int | None = None
+    latency_ms: float | None = None
+    bytes_in: int | None = None
+    bytes_out: int | None = None
+
+    def whole(self) -> AuditRecord:
+        """Return the record with all that it says."""
+        time, template, operation, status, latency_ms, bytes_in, bytes_out = self
+        return template.record._replace(
+            time=time,
+            operation=operation,
+            status=status,
+            latency_ms=latency_ms,
+            bytes_in=bytes_in,
+            bytes_out=bytes_out,
+        )

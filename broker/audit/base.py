@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.model import AuditRecord
+    from broker.model import AuditRecord, RepeatedRecord
 
 
 class Trail(Protocol):
     """Append records durably, in order."""
 
     def append(
-        self, record: AuditRecord, durable: Callable[[Exception | None], None] | None = None
+        self,
+        record: AuditRecord | RepeatedRecord,
+        durable: Callable[[Exception | None], None] | None = None,
     ) -> None:
         """Queue a record from the event loop; call `durable` on the loop once it is on disk.
 
         `durable` receives None, or the `AuditUnavailable` that kept the record from being
-        written. A record without `durable` is written as soon, and on disk a little later: it
-        is for outcomes, which nothing waits for. Raises `AuditUnavailable` at once when the
-        trail has failed or its queue is full.
+        written. A record without `durable` is written within milliseconds, and on disk a little
+        later: it is for outcomes, which nothing waits for. Raises `AuditUnavailable` at once when
+        the trail has failed or its queue is full.
         """
         ...
 

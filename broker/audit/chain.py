@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from hashlib import sha256
 from time import gmtime, strftime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import orjson
 
 from broker.audit.redaction import redact_principal, redact_text, safe_line
-from broker.model import AuditRecord
+from broker.model import AuditRecord, RepeatedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,8 @@ START: Final = Position(0, GENESIS)
 class Chain:
     """Turn records into the lines of one writer's chain.
 
-    What many records of a grant share is cleaned and encoded once, and so is a path.
+    What many records of a grant share is cleaned and encoded once, and so is a path; what a
+    request has in common with the last one like it, path and all, is kept with its template.
     Strings pass redaction and are made printable here, whoever wrote them; the path alone is
     taken as redacted already.
     """
@@ -70,20 +71,18 @@ class Chain:
     def position(self, position: Position) -> None:
         self._seq, self._hash = position
 
-    def add(self, record: AuditRecord) -> bytes:
+    def add(self, record: AuditRecord | RepeatedRecord) -> bytes:
         """Return the record's line and move on to the next place."""
-        # Taken apart at once: by name, each field would cost as much as all of them do so.
-        # fmt: off
-        (
-            time, action, phase, operation, decision, agent, issuer, subject, grant, task, reason,
-            service, scope, rule, method, path, status, latency_ms, bytes_in, bytes_out,
-            risk, policy_version, source_address, detail,
-        ) = record
-        lasting = (
-            action, phase, decision, agent, issuer, subject, grant, task, reason,
-            service, scope, rule, method, risk, policy_version, source_address, detail,
-        )
-        # fmt: on
+        if type(record) is RepeatedRecord:
+            time, template, operation, status, latency_ms, bytes_in, bytes_out = record
+            common = template.encoded
+            if common is None:
+                common = template.encoded = self._common(template.record)
+        else:
+            whole = cast("AuditRecord", record)
+            time, operation, status = whole.time, whole.operation, whole.status
+            latency_ms, bytes_in, bytes_out = whole.latency_ms, whole.bytes_in, whole.bytes_out
+            common = self._common(whole)
         own: dict[str, object] = {"operation": operation}
         if status is not None:
             own["status"] = status
@@ -93,11 +92,26 @@ class Chain:
             own["bytes_in"] = bytes_in
         if bytes_out is not None:
             own["bytes_out"] = bytes_out
+        return self._line(time, f"{common},{orjson.dumps(own)[1:-1].decode()}")
+
+    def _common(self, record: AuditRecord) -> str:
+        """Return what the record shares with others: all but what is its own, and its place."""
+        # Taken apart at once: by name, each field would cost as much as all of them do so.
+        # fmt: off
+        (
+            _, action, phase, _, decision, agent, issuer, subject, grant, task, reason,
+            service, scope, rule, method, path, _, _, _, _,
+            risk, policy_version, source_address, detail,
+        ) = record
+        lasting = (
+            action, phase, decision, agent, issuer, subject, grant, task, reason,
+            service, scope, rule, method, risk, policy_version, source_address, detail,
+        )
+        # fmt: on
         fields = self._lasting.get(lasting) or self._encode_lasting(lasting)
-        if path is not None:
-            fields += self._paths.get(path) or self._encode_path(path)
-        fields += "," + orjson.dumps(own).decode()[1:-1]
-        return self._line(time, fields)
+        if path is None:
+            return fields
+        return fields + (self._paths.get(path) or self._encode_path(path))
 
     def add_own(self, time: float, fields: Mapping[str, Any]) -> bytes:
         """Return the line of a record of the trail's own, such as a checkpoint."""

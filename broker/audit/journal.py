@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.audit.statement import Signs, TrustedKeys
-    from broker.model import AuditRecord
+    from broker.model import AuditRecord, RepeatedRecord
 
 CHECKPOINT_SECONDS: Final = 30.0
 """How long records may wait for a signed checkpoint, with room below the 60 s promised."""
@@ -99,7 +99,7 @@ class Journal:
             self.abandon()
             raise
 
-    def add(self, records: Iterable[AuditRecord]) -> None:
+    def add(self, records: Iterable[AuditRecord | RepeatedRecord]) -> None:
         """Write records after the last one; they are durable once `commit` has returned."""
         with self._failing():
             self._current.append(b"".join(map(self._chain.add, records)))

@@ -1,9 +1,10 @@
 """The trail that the broker's event loop writes to: cheap to call, durable when it answers.
 
 The loop hands over tuples. A thread encodes, chains and writes them, many at a time when many
-wait, and tells the loop in one call that they are durable. A record that finds the thread idle
-is written at once. One that nobody waits for shares the next commit that somebody waits for, or
-is committed after a short while: until then it survives the end of the process, though not of
+wait, and tells the loop in one call that they are durable. A record that somebody waits for finds
+the thread ready at once. One that nobody waits for does not rouse it from a nap after the last
+commit: mostly it is written with the next that somebody waits for, or else when the nap is over,
+and committed after a short while. Until written it is lost with the process, until committed with
 the machine.
 """
 
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
-from time import monotonic, sleep
+from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from broker.errors import AuditUnavailable
@@ -24,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.audit.journal import Journal
-    from broker.model import AuditRecord
+    from broker.model import AuditRecord, RepeatedRecord
 
     Durable = Callable[[Exception | None], None]
-    Entry = tuple[AuditRecord, Durable | None]
+    Entry = tuple[AuditRecord | RepeatedRecord, Durable | None]
 
 QUEUE_LIMIT: Final = 16384
 """Records that may wait: about half a second at the greatest speed of a disk."""
@@ -39,12 +42,21 @@ _BATCH: Final = 1024
 _LAZY_SECONDS: Final = 0.05
 """How long records that nobody waits for may lack their commit."""
 
+_NAP_SECONDS: Final = 0.002
+"""For how long after a commit a record that nobody waits for does not rouse the thread.
+
+To rouse it costs more than to write the record.
+"""
+
 _CROWD: Final = 4
 _GATHER_SECONDS: Final = 0.001
 """How long a commit is put off for others to join, while each serves a crowd of waiting records.
 
-A sync costs as much processor time as a whole request. Whoever is alone never waits for this.
+It begins as soon as there are as many as the last one served. A sync costs as much processor time
+as a whole request. Whoever is alone never waits for this.
 """
+
+_NEVER: Final = sys.maxsize
 
 _FIRST_RETRY_SECONDS: Final = 0.1
 _LAST_RETRY_SECONDS: Final = 5.0
@@ -63,7 +75,14 @@ class AuditTrail:
     def __init__(self, journal: Journal, *, queue_limit: int = QUEUE_LIMIT) -> None:
         self._journal: Final = journal
         self._limit: Final = queue_limit
-        self._queue: Final[SimpleQueue[Entry | None]] = SimpleQueue()
+        self._queue: Final[deque[Entry | None]] = deque()
+        self._bell: Final[SimpleQueue[None]] = SimpleQueue()
+        # Of the records that somebody waits for: how many the loop has queued and the thread has
+        # taken, each written by one of the two alone, and at which number queued the bell rings.
+        self._queued = 0
+        self._taken = 0
+        self._ring_at = _NEVER
+        self._ring_for_any = False
         self._refusal: str | None = "the audit trail has not been started"
         self._refused = 0
         self._closing = False
@@ -94,16 +113,25 @@ class AuditTrail:
         self._closing = True
         self._refusal = "the audit trail is closed"
         if self._thread is not None:
-            self._queue.put(None)
+            self._queue.append(None)
+            self._bell.put(None)
             await asyncio.to_thread(self._thread.join)
             self._thread = None
 
-    def append(self, record: AuditRecord, durable: Durable | None = None) -> None:
+    def append(self, record: AuditRecord | RepeatedRecord, durable: Durable | None = None) -> None:
         """Queue a record; see `broker.audit.base.Trail.append`."""
-        if self._refusal is not None or self._queue.qsize() >= self._limit:
+        if self._refusal is not None or len(self._queue) >= self._limit:
             self._refused += 1
             raise AuditUnavailable(self._refusal or "too many audit records wait to be written")
-        self._queue.put((record, durable))
+        self._queue.append((record, durable))
+        if durable is not None:
+            self._queued += 1
+            if self._queued < self._ring_at:
+                return
+        elif not self._ring_for_any:
+            return
+        self._ring_at, self._ring_for_any = _NEVER, False
+        self._bell.put(None)
 
     async def record(self, record: AuditRecord) -> None:
         """Append a record and return once it is durable; see `broker.audit.base.Trail`."""
@@ -115,17 +143,22 @@ class AuditTrail:
         last = False
         written: list[Entry] = []
         due: float | None = None
-        crowded = False
+        crowd = 0
         while not last:
-            batch, last = self._take(self._patience(due), gather=crowded)
+            before = self._taken
+            self._rest(self._patience(due), nap=due is None)
+            if crowd >= _CROWD and self._queued > before:
+                self._sleep(_GATHER_SECONDS, wanted=crowd)
+            batch, last = self._take()
+            awaited = self._taken - before
             try:
                 if batch:
                     written += batch
                     self._write(batch)
                     due = due or monotonic() + _LAZY_SECONDS
-                if last or _awaited(batch) or (due is not None and due <= monotonic()):
+                if last or awaited or (due is not None and due <= monotonic()):
                     self._journal.commit()
-                    crowded = _awaited(written) >= _CROWD
+                    crowd = awaited
                     self._tell(written, None)
                     written, due = [], None
                 if not written:
@@ -142,21 +175,39 @@ class AuditTrail:
         """Return for how many seconds to wait for records; None: until there are some."""
         return self._journal.due_in() if due is None else max(0.0, due - monotonic())
 
-    def _take(self, timeout: float | None, *, gather: bool = False) -> tuple[list[Entry], bool]:
-        """Return what waits, after at most `timeout` seconds, and whether it is the last."""
+    def _rest(self, seconds: float | None, *, nap: bool) -> None:
+        """Wait for records, for `seconds` at most; begin with a nap where that may be."""
+        if nap:
+            if seconds is not None:
+                seconds = max(0.0, seconds - _NAP_SECONDS)
+            self._sleep(_NAP_SECONDS, wanted=1)
+        self._sleep(seconds, wanted=1, any_will_do=True)
+
+    def _sleep(self, seconds: float | None, *, wanted: int, any_will_do: bool = False) -> None:
+        """Wait until so many records are queued that somebody waits for, or any if that will do.
+
+        May return early.
+        """
+        ring_at = self._taken + wanted
+        self._ring_at, self._ring_for_any = ring_at, any_will_do
+        # What was queued before that has not rung, and the end always counts.
+        if self._queued < ring_at and not (self._queue and (any_will_do or self._closing)):
+            with suppress(Empty):
+                self._bell.get(timeout=seconds)
+        self._ring_at, self._ring_for_any = _NEVER, False
+
+    def _take(self) -> tuple[list[Entry], bool]:
+        """Return what is queued, and whether it is the last."""
+        queue = self._queue
         batch: list[Entry] = []
-        try:
-            entry = self._queue.get(timeout=timeout)
-            if gather and entry is not None:
-                sleep(_GATHER_SECONDS)
-            while entry is not None:
-                batch.append(entry)
-                if len(batch) == _BATCH:
-                    return batch, False
-                entry = self._queue.get_nowait()
-        except Empty:
-            return batch, False
-        return batch, True
+        for _ in range(min(len(queue), _BATCH)):
+            entry = queue.popleft()
+            if entry is None:
+                return batch, True
+            batch.append(entry)
+            if entry[1] is not None:
+                self._taken += 1
+        return batch, False
 
     def _write(self, batch: list[Entry]) -> None:
         for start in range(0, len(batch), _CHUNK):
@@ -177,7 +228,8 @@ class AuditTrail:
         _log.critical("%s; nothing is let through until it can", self._refusal)
         pause = _FIRST_RETRY_SECONDS
         while True:
-            waiting, last = self._take(pause)
+            self._sleep(pause, wanted=1, any_will_do=True)
+            waiting, last = self._take()
             self._refused += len(waiting)
             self._tell(waiting, refusal)
             if last:
@@ -203,10 +255,6 @@ class AuditTrail:
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop has ended: nobody waits any more
                 self._loop.call_soon_threadsafe(callback)
-
-
-def _awaited(batch: list[Entry]) -> int:
-    return sum(durable is not None for _, durable in batch)
 
 
 def _settle(settled: asyncio.Future[None], error: Exception | None) -> None:

@@ -9,7 +9,7 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from broker.errors import AuditUnavailable
-from broker.model import AuditRecord
+from broker.model import AuditRecord, RecordTemplate, RepeatedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,9 +29,8 @@ Result = tuple[Literal["allow", "error"], int | None, str | None, bool]
 whether the service's credential was replaced in the response."""
 
 
-Facts = tuple[tuple[str | None, ...], tuple[str | None, ...], tuple[str | None, ...]]
-"""What records of a request say, in the order of an `AuditRecord`: all that an intent says from
-`agent` on; of that, `agent` to `path`; and `risk` to `source_address`."""
+Facts = tuple[RecordTemplate, RecordTemplate]
+"""What the intent of a request says, and what its outcome says if it went well."""
 
 ACTION: Final = "proxy.request"
 
@@ -59,10 +58,8 @@ class Recorder:
         Returns the operation, for `settle`. Raises `AuditUnavailable` if the trail cannot take it.
         """
         operation = f"{self._prefix}-{next(self._numbers)}"
-        facts = admission.facts or self._facts(admission, source)
-        self._trail.append(
-            _record((time(), ACTION, "intent", operation, "allow") + facts[0]), durable
-        )
+        intent, _ = admission.facts or self._facts(admission, source)
+        self._trail.append(_repeated((time(), intent, operation, None, None, None, None)), durable)
         return operation
 
     def settle(
@@ -86,11 +83,13 @@ class Recorder:
         if echoed:
             self._metrics.count_echo(service)
             detail = f"{detail}; {ECHOED}" if detail else ECHOED
-        _, request, judgement = facts
-        begin = (time(), ACTION, "outcome", operation, decision)
-        end = (status, int(seconds * 1e6) / 1e3, *sizes, *judgement, detail)
+        own = (status, int(seconds * 1e6) / 1e3, *sizes)
+        record = _repeated((time(), facts[1], operation, *own))
+        fine = decision == "allow" and detail is None
         try:
-            self._trail.append(_record(begin + request + end))
+            self._trail.append(
+                record if fine else record.whole()._replace(decision=decision, detail=detail)
+            )
         except AuditUnavailable as error:
             # The intent stands, and says that the outcome is missing.
             _log.warning("an outcome is not on record: %s", error)
@@ -100,14 +99,14 @@ class Recorder:
         target = admission.path
         if request.query is not None:
             target = b"%b?%b" % (target, request.query)
-        asked = (
+        said = (
             *(grant.agent, grant.issuer, grant.subject, grant.jti, grant.task, grant.reason),
             *(admission.route.service.name, decision.scope, decision.rule),
             *(request.method.decode(), self._redact_path(target)),
+            *(None, None, None, None),
+            *(decision.risk, admission.route.policy.version, source, None),
         )
-        judgement = (decision.risk, admission.route.policy.version, source)
-        intent = (*asked, None, None, None, None, *judgement, None)
-        admission.facts = (intent, asked, judgement)
+        admission.facts = (_template("intent", said), _template("outcome", said))
         return admission.facts
 
     def reject(self, rejection: Rejection, request: Request | None, source: str | None) -> bool:
@@ -147,6 +146,11 @@ class Recorder:
         return f"{self._prefix}-{next(self._numbers)}"
 
 
-def _record(fields: tuple[Any, ...]) -> AuditRecord:
-    # Past AuditRecord.__new__, for this is done twice for each request.
-    return tuple.__new__(AuditRecord, fields)
+def _template(phase: str, said: tuple[Any, ...]) -> RecordTemplate:
+    # Past AuditRecord.__new__, for not every request repeats the one before.
+    return RecordTemplate(tuple.__new__(AuditRecord, (0.0, ACTION, phase, "", "allow", *said)))
+
+
+def _repeated(fields: tuple[Any, ...]) -> RepeatedRecord:
+    # Past RepeatedRecord.__new__, for this is done twice for each request.
+    return tuple.__new__(RepeatedRecord, fields)

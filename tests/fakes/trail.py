@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.errors import AuditUnavailable
+from broker.model import AuditRecord, RepeatedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from broker.model import AuditRecord
 
     Durable = Callable[[Exception | None], None]
 
@@ -24,10 +23,10 @@ class SlowTrail:
     records: list[AuditRecord] = field(default_factory=list)
     waiting: list[Durable] = field(default_factory=list)
 
-    def append(self, record: AuditRecord, durable: Durable | None = None) -> None:
+    def append(self, record: AuditRecord | RepeatedRecord, durable: Durable | None = None) -> None:
         if self.full:
             raise AuditUnavailable("no space left on the device")
-        self.records.append(record)
+        self.records.append(record.whole() if isinstance(record, RepeatedRecord) else record)
         if durable is None:
             return
         self.waiting.append(durable)

@@ -11,13 +11,14 @@ from broker.app.identities import Identities
 from broker.app.policies import open_policies
 from broker.errors import AuditUnavailable, PolicyError
 from broker.identity.base import Audiences
+from broker.model import AuditRecord
 from broker.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from broker.model import AuditRecord, EnrolledKey
+    from broker.model import EnrolledKey, RepeatedRecord
     from broker.reload import PolicyStore
 
 GOOD = "identity_sources: {local: {type: local}}\n"
@@ -37,10 +38,13 @@ class ListedTrail:
         self.full = False
 
     def append(
-        self, record: AuditRecord, durable: Callable[[Exception | None], None] | None = None
+        self,
+        record: AuditRecord | RepeatedRecord,
+        durable: Callable[[Exception | None], None] | None = None,
     ) -> None:
         """Keep the record."""
         assert durable is None
+        assert isinstance(record, AuditRecord)
         if self.full:
             raise AuditUnavailable("the disk is full")
         self.records.append(record)

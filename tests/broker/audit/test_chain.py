@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.audit.chain import GENESIS, Chain, Position, digest
+from broker.model import RecordTemplate, RepeatedRecord
 from tests.broker.audit.samples import CREDENTIALS
 from tests.broker.audit.trails import NOON, record
 
@@ -41,6 +42,33 @@ def test_a_line_holds_the_record_its_place_and_its_link() -> None:
         "detail": "fine",
         "prev": "ab" * 32,
     }
+
+
+OWN = {
+    "status": st.none() | st.integers(100, 599),
+    "latency_ms": st.none() | st.floats(0, 1e9),
+    "bytes_in": st.none() | st.integers(0, 1 << 60),
+    "bytes_out": st.none() | st.integers(0, 1 << 60),
+}
+
+
+@given(
+    times=st.lists(st.floats(0, 4e9), min_size=1, max_size=3),
+    own=st.fixed_dictionaries(OWN),
+    common=st.fixed_dictionaries(
+        {"path": st.none() | st.text(), "detail": st.none() | st.text(), "reason": st.text()}
+    ),
+)
+def test_a_repeated_record_makes_the_line_of_the_whole_one(
+    times: list[float], own: dict[str, Any], common: dict[str, Any]
+) -> None:
+    template = RecordTemplate(record(time=7.0, operation="another", status=418, **common))
+    here, there = Chain("main"), Chain("main")
+    for number, time in enumerate(times):
+        repeated = RepeatedRecord(time, template, f"op-{number}", **own)
+        whole = record(time=time, operation=f"op-{number}", **common, **own)
+        assert repeated.whole() == whole
+        assert here.add(repeated) == there.add(whole)
 
 
 def test_lines_are_linked_by_their_digests() -> None:

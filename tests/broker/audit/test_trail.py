@@ -109,17 +109,65 @@ async def test_many_waiting_records_share_a_commit(trail: AuditTrail, commits: l
 async def test_a_commit_waits_for_others_only_after_it_served_a_crowd(
     trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(module, "sleep", pauses.append)
+    crowds: list[int] = []
+    sleep = trail._sleep
+
+    def noted(seconds: float | None, *, wanted: int, any_will_do: bool = False) -> None:
+        if wanted > 1:
+            crowds.append(wanted)
+        sleep(seconds, wanted=wanted, any_will_do=any_will_do)
+
+    monkeypatch.setattr(trail, "_sleep", noted)
     for _ in range(3):
         await trail.record(record())
-    assert pauses == []
+    assert crowds == []
     await asyncio.gather(*(trail.record(record()) for _ in range(200)))
-    before = len(pauses)
+    before = len(crowds)
     await trail.record(record())
-    assert len(pauses) == before + 1
+    assert len(crowds) == before + 1
     await trail.record(record())
-    assert len(pauses) == before + 1
+    assert len(crowds) == before + 1
+
+
+async def test_the_thread_sleeps_until_as_many_wait_as_it_wants(journal: Journal) -> None:
+    trail = AuditTrail(journal)
+    trail._refusal = None  # as if started, but with nobody else to take what is queued
+    sleeping = asyncio.ensure_future(asyncio.to_thread(trail._sleep, 3600.0, wanted=3))
+    await until(lambda: trail._ring_at == 3)
+    for _ in range(2):
+        trail.append(record())
+        trail.append(record(), lambda _: None)
+    await asyncio.sleep(0.05)
+    assert not sleeping.done()
+    trail.append(record(), lambda _: None)
+    await asyncio.wait_for(sleeping, 30)
+    await asyncio.wait_for(asyncio.to_thread(trail._sleep, 3600.0, wanted=3), 30)
+
+
+async def test_while_it_gathers_the_end_is_not_put_off(
+    directory: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trail = AuditTrail(journal)
+    await trail.start()
+    await asyncio.gather(*(trail.record(record()) for _ in range(50)))
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 3600.0)
+    alone = asyncio.ensure_future(trail.record(record(operation="alone")))
+    await asyncio.sleep(0)
+    await asyncio.wait_for(trail.close(), 30)
+    await alone
+    assert "alone" in [item.get("operation") for item in records(directory)]
+
+
+async def test_nobody_is_woken_by_what_nobody_waits_for_until_the_nap_is_over(
+    directory: Path, trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_NAP_SECONDS", 3600.0)
+    await trail.record(record(operation="first"))
+    trail.append(record(operation="second"))
+    await asyncio.sleep(0.05)
+    assert [item["operation"] for item in records(directory)] == ["first"]
+    await asyncio.wait_for(trail.record(record(operation="third")), 30)
+    assert [item["operation"] for item in records(directory)] == ["first", "second", "third"]
 
 
 async def test_what_nobody_waits_for_shares_the_commit_of_what_somebody_does(
@@ -133,7 +181,7 @@ async def test_what_nobody_waits_for_shares_the_commit_of_what_somebody_does(
     assert len(commits) == 51
 
 
-async def test_what_nobody_waits_for_is_written_at_once_and_committed_soon(
+async def test_what_nobody_waits_for_is_written_and_committed_soon(
     directory: Path, trail: AuditTrail, commits: list[int]
 ) -> None:
     trail.append(record(operation="alone"))

@@ -14,7 +14,7 @@ from broker.gateway.problems import Refusal
 from broker.gateway.record import ECHOED, Recorder
 from broker.gateway.request import Request, RequestFields
 from broker.gateway.route import Route
-from broker.model import Allow, AuditRecord, Grant
+from broker.model import Allow, AuditRecord, Grant, RepeatedRecord
 from tests.fakes.gateway import policy, policy_text
 
 if TYPE_CHECKING:
@@ -32,11 +32,13 @@ class Lines:
     works: bool = True
 
     def append(
-        self, record: AuditRecord, durable: Callable[[Exception | None], None] | None = None
+        self,
+        record: AuditRecord | RepeatedRecord,
+        durable: Callable[[Exception | None], None] | None = None,
     ) -> None:
         if not self.works:
             raise AuditUnavailable("disk full")
-        self.records.append(record)
+        self.records.append(record.whole() if isinstance(record, RepeatedRecord) else record)
         if durable is not None:
             durable(None)
 
