@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from broker.gateway.limits import GatewayLimits
+from broker.model import RepeatedRecord
 from tests.differential.cases import make
 from tests.differential.policy import KEYS, SCOPES, policy_text
 from tests.differential.readers import BAD_REQUEST, nginx_reader, read_with_h11
@@ -90,9 +91,11 @@ class TappedTrail:
         self._trail = trail
 
     def append(
-        self, record: AuditRecord, durable: Callable[[Exception | None], None] | None = None
+        self,
+        record: AuditRecord | RepeatedRecord,
+        durable: Callable[[Exception | None], None] | None = None,
     ) -> None:
-        self.records.append(record)
+        self.records.append(record.whole() if isinstance(record, RepeatedRecord) else record)
         self._trail.append(record, durable)
 
     async def record(self, record: AuditRecord) -> None:
