@@ -2,8 +2,8 @@
 
 A provider turns a grant into a credential for one service. It is one file,
 `providers/<kind>.py`, whose module name is the policy's `provider:` value and which
-defines `PLUGIN`, a `Plugin`. It imports this module and third-party libraries alone;
-everything else it needs arrives through `Dependencies`.
+defines `PLUGIN`, a `Plugin`. It imports this module, `providers.signing` and third-party
+libraries alone; everything else it needs arrives through `Dependencies`.
 
 This module is on the gateway's hot path: it imports the standard library only.
 """
@@ -26,6 +26,8 @@ from typing import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from providers.signing import Signer
 
 Delivery = Literal["proxy", "credential"]
 SlotKind = Literal["bearer", "basic", "header", "query", "cookie"]
@@ -161,15 +163,16 @@ class Injection:
 
     `headers` are complete header values; `query` values are percent-encoded already;
     `cookies` are cookie-value bytes. Whatever the agent sent under the same names is removed
-    first. `secrets` are what went into them, as they are: by these the gateway knows the
-    credential again in a response. `fresh_for` is how long, in seconds, the gateway may reuse
-    this value.
+    first. `signer` signs each request instead, where the credential itself does not travel.
+    `secrets` are what went into them, as they are: by these the gateway knows the credential
+    again in a response. `fresh_for` is how long, in seconds, the gateway may reuse this value.
     """
 
     headers: tuple[tuple[bytes, Secret], ...] = ()
     query: tuple[tuple[bytes, Secret], ...] = ()
     cookies: tuple[tuple[bytes, Secret], ...] = ()
     secrets: tuple[Secret, ...] = ()
+    signer: Signer | None = None
     fresh_for: float = 0.0
 
 
@@ -356,10 +359,11 @@ class Plugin:
 
     `service_model` and `scope_model` are pydantic models of the fields that a service and a
     scope of this kind take beside the common ones; both forbid unknown fields. `http_rules`
-    says that a scope takes `allow`/`deny` rules where it is delivered through the gateway. The
-    callables take a validated `service_model` instance and do no I/O. `least_lifetime` is how
-    many seconds a minted credential lives even if less is asked for; `needs_vault` that
-    `Dependencies.vault` must be there.
+    says that a scope takes `allow`/`deny` rules where it is delivered through the gateway, and
+    `upstream_field` which field of a service tells where that leads. The callables take a
+    validated `service_model` instance and do no I/O. `least_lifetime` is how many seconds a
+    minted credential lives even if less is asked for; `needs_vault` that `Dependencies.vault`
+    must be there.
     """
 
     kind: str
@@ -374,3 +378,4 @@ class Plugin:
     max_lifetime: int | None = None
     least_lifetime: int = 0
     needs_vault: bool = False
+    upstream_field: str = "base_url"

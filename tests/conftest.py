@@ -21,6 +21,7 @@ pytest_plugins = (
     "tests.fakes.issuer",
     "tests.fakes.token_bench",
     "tests.fakes.gateway",
+    "tests.fakes.aws_gateway",
     "tests.fakes.github_bench",
     "tests.fakes.lease_bench",
 )

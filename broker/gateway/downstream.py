@@ -9,10 +9,19 @@ from broker.gateway.authorize import Rejection
 from broker.gateway.base import METADATA_PATH
 from broker.gateway.framing import ChunkedBody, LengthBody, UntilCloseBody
 from broker.gateway.grammar import Malformed
-from broker.gateway.problems import REVOKED, UNRECORDED, Refusal, malformed, render, report
+from broker.gateway.problems import (
+    REVOKED,
+    UNRECORDED,
+    Refusal,
+    malformed,
+    render,
+    report,
+    unsignable,
+)
 from broker.gateway.relay import Relay
 from broker.gateway.request import RequestReader
 from broker.gateway.tunnel import Tunnel
+from providers.signing import Unsignable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -211,6 +220,8 @@ class AgentConnection(asyncio.Protocol):
                     break
         except Malformed as error:
             self._break_off(malformed(f"the request's body: {error}"))
+        except Unsignable as error:
+            self._break_off(unsignable(error))
         except Exception as error:  # noqa: BLE001 - a defect costs one connection, not the gateway
             report(error, "handling a request")
             detail = "the gateway could not handle the request"

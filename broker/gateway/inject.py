@@ -48,6 +48,8 @@ _TRANSFORMING: Final = frozenset(
 )
 """Fields by which an agent could have an echo cut to pieces or packed, past recognition."""
 
+_RANGES: Final = frozenset({b"if-range", b"range", b"x-ms-range"})
+
 _QUERY_PART: Final = re.compile(rb"[A-Za-z0-9._~%-]+")
 _COOKIE_VALUE: Final = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
 
@@ -64,11 +66,21 @@ class Credential:
     """A provider's injection as bytes for the wire, and what makes room for it.
 
     `fresh_until` is in seconds of the monotonic clock; `scrubber` finds the credential in
-    responses, unless `scrub` is false. Raises `ProviderError` for an injection that would not
+    responses, unless `scrub` is false; `signer` signs each request, if that is how the
+    credential is used. Raises `ProviderError` for an injection that would not
     stay within the place it is written to, or that could not be told from other content.
     """
 
-    __slots__ = ("_values", "cookies", "fresh_until", "lines", "query", "removal", "scrubber")
+    __slots__ = (
+        "_values",
+        "cookies",
+        "fresh_until",
+        "lines",
+        "query",
+        "removal",
+        "scrubber",
+        "signer",
+    )
 
     def __init__(
         self,
@@ -94,6 +106,7 @@ class Credential:
         values |= {value.reveal() for value in injection.secrets}
         self._values = tuple(values | set(map(unquote_to_bytes, values)) - {b""})
         self.fresh_until = fresh_until
+        self.signer = signer = injection.signer
         self.scrubber = _scrubber(injection) if scrub else None
         self.lines = b"".join(b"%b: %b\r\n" % (n, v.reveal()) for n, v in injection.headers)
         if scrub:
@@ -104,13 +117,20 @@ class Credential:
             fields=frozenset(
                 [_twin(name.lower()) for name, _ in injection.headers]
                 + [_twin(slot.name) for slot in slots if slot.kind != "cookie"]
+                + [_twin(name) for name in (signer.fields if signer else ())]
             )
-            | (_TRANSFORMING if scrub else frozenset()),
+            | _transforming(scrub=scrub, signs=signer is not None),
             cookies=frozenset(
                 [name for name, _ in injection.cookies]
                 + [slot.name for slot in slots if slot.kind == "cookie"]
             ),
-            parameters=frozenset(_parameter(name) for name, _ in injection.query),
+            parameters=frozenset(
+                _parameter(name)
+                for name in (
+                    *(name for name, _ in injection.query),
+                    *(signer.parameters if signer else ()),
+                )
+            ),
         )
 
     def __repr__(self) -> str:
@@ -120,6 +140,13 @@ class Credential:
         """Tell whether `text`, as it is or percent-decoded, holds a value of the credential."""
         plain = unquote_to_bytes(text)
         return any(value in text or value in plain for value in self._values)
+
+
+def _transforming(*, scrub: bool, signs: bool) -> frozenset[bytes]:
+    if not scrub:
+        return frozenset()
+    # A secret that only signs does not travel: no part of an answer can hold a part of an echo.
+    return _TRANSFORMING - _RANGES if signs else _TRANSFORMING
 
 
 def _scrubber(injection: Injection) -> Scrubber | None:
@@ -187,7 +214,7 @@ def upstream_head(admission: Admission, credential: Credential) -> bytes:
 
 
 def _forwarded(fields: RequestFields, removal: Removal) -> _Fields:
-    lines = [field.line() for field in fields.fields if _may_pass(field, fields.options, removal)]
+    lines = [field.line() for field in fields.fields if may_pass(field, fields.options, removal)]
     if fields.chunked:
         lines.append(b"Transfer-Encoding: chunked\r\n")
     elif fields.length is not None:
@@ -227,11 +254,12 @@ def _trailers(fields: RequestFields, removal: Removal) -> frozenset[bytes]:
     return frozenset(
         name
         for name in fields.trailers
-        if _may_pass(Field(name, name, b""), fields.options, removal)
+        if may_pass(Field(name, name, b""), fields.options, removal)
     )
 
 
-def _may_pass(field: Field, options: frozenset[bytes], removal: Removal) -> bool:
+def may_pass(field: Field, options: frozenset[bytes], removal: Removal) -> bool:
+    """Tell whether a field of the agent's goes on; `options` are those of its Connection field."""
     # Many frameworks read X_Api_Key and X-Api-Key as one name.
     twin = _twin(field.key)
     return not (

@@ -14,10 +14,12 @@ class GatewayLimits:
     bound what an upstream may send before the response itself.
 
     `buffer_bytes` is how much of a body waits in memory on each side of the gateway before
-    the sender is made to wait. `idle_timeout` is how long an agent may keep a connection open
-    between requests, `head_timeout` how long it may take to send a head, `body_timeout` how
-    long it may pause while it sends or takes a body. `preparation_timeout` bounds the wait for
-    the audit trail and for the provider's credential. `linger` is how long the gateway goes on
+    the sender is made to wait. A body whose digest has to be signed is read whole first: of
+    `whole_body_bytes` at most, and all such bodies together of `whole_bodies_bytes`.
+    `idle_timeout` is how long an agent may keep a connection open between requests,
+    `head_timeout` how long it may take to send a head, `body_timeout` how long it may pause
+    while it sends or takes a body. `preparation_timeout` bounds the wait for the audit trail and
+    for the provider's credential. `linger` is how long the gateway goes on
     reading from an agent that it has refused, so that the refusal is not lost to a reset.
 
     An upstream connection is kept for `pool_idle` after its last use: shorter than the
@@ -32,6 +34,8 @@ class GatewayLimits:
     response_head_fields: int = 200
     interim_responses: int = 16
     buffer_bytes: int = 64 << 10
+    whole_body_bytes: int = 16 << 20
+    whole_bodies_bytes: int = 256 << 20
 
     connections: int = 8192
     upstream_connections: int = 1024

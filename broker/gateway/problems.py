@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import orjson
 
+from providers.base import ProviderError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.gateway.base import Resource
+    from providers.signing import Unsignable
 
 _log: Final = logging.getLogger(__name__)
 
@@ -33,6 +36,7 @@ KINDS: Final = {
     "malformed_request": _Kind(400, "The request is not well-formed HTTP/1.1"),
     "path_not_canonical": _Kind(400, "The path could be read in more than one way"),
     "token_misplaced": _Kind(400, "The task token is where it would be sent on"),
+    "unsignable": _Kind(400, "The request could be signed in more than one way"),
     "token_missing": _Kind(401, "A task token is required"),
     "token_invalid": _Kind(401, "The task token is not valid"),
     "policy_denied": _Kind(403, "Policy does not allow this request"),
@@ -133,6 +137,21 @@ def malformed(detail: str) -> Refusal:
 def too_large(limit: int) -> Refusal:
     """Return the refusal of a body of more than `limit` bytes."""
     return Refusal("body_too_large", f"at most {limit} bytes are let through", final=True)
+
+
+def no_credential(error: Exception) -> Refusal:
+    """Return the refusal of a request for whose credential the provider has failed."""
+    if not isinstance(error, ProviderError):
+        report(error, "supplying a credential")
+        return Refusal("internal_error", "the gateway could not supply the credential")
+    code = "credential_unavailable" if error.retryable else "credential_refused"
+    detail = "the provider could not supply the service's credential"
+    return Refusal(code, detail, note=str(error))
+
+
+def unsignable(error: Unsignable) -> Refusal:
+    """Return the refusal of a request that its credential cannot sign exactly."""
+    return Refusal("unsignable", str(error), final=True)
 
 
 def unsearchable(reason: str) -> Refusal:

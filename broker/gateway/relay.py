@@ -7,18 +7,26 @@ that write, and its response held back until then.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
 from broker.errors import AuditUnavailable
 from broker.gateway.framing import chunk
-from broker.gateway.inject import passing_trailers, upstream_head
-from broker.gateway.problems import UNRECORDED, Refusal, report, too_large, unsearchable
+from broker.gateway.inject import passing_trailers
+from broker.gateway.problems import (
+    UNRECORDED,
+    Refusal,
+    no_credential,
+    too_large,
+    unsearchable,
+    unsignable,
+)
 from broker.gateway.request import IDEMPOTENT
 from broker.gateway.scrub import Scrubbing
+from broker.gateway.sign import collect, written_head
 from broker.gateway.trailers import last_chunk, read_trailers
 from broker.gateway.translate import translate
 from broker.gateway.upload import Upload
-from providers.base import ProviderError
+from providers.signing import Unsignable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +37,6 @@ if TYPE_CHECKING:
     from broker.gateway.upstream import UpstreamConnection
     from broker.gateway.works import Client, Works
     from broker.model import Grant
-
-CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Relay:
@@ -94,8 +100,13 @@ class Relay:
         self.over = False
         fields = admission.request.fields
         if fields.has_body:
-            buffer = works.limits.buffer_bytes
-            self._upload = Upload(client, chunked=fields.chunked, buffer=buffer)
+            self._upload = Upload(
+                client,
+                chunked=fields.chunked,
+                buffer=works.limits.buffer_bytes,
+                most=works.limits.body_bytes,
+                expects=fields.expects,
+            )
 
     @property
     def grant(self) -> Grant:
@@ -128,8 +139,8 @@ class Relay:
         if self._upload is None or self.over:
             return
         self._upload.add(content)
-        if self._upload.size > self._works.limits.body_bytes:
-            self.fail(too_large(self._works.limits.body_bytes))
+        if self._upload.size > self._upload.most:
+            self.fail(too_large(self._upload.most))
         self.deadline = None
 
     def end(self, trailers: Sequence[bytes] = ()) -> None:
@@ -137,6 +148,8 @@ class Relay:
         if self._upload is not None and not self.over:
             self._upload.end(trailers)
             self.deadline = None
+            if self._upload.whole and self._upstream is None:
+                self._works.pool.take(self._admission.route, self)
 
     def hung_up(self) -> None:
         """Give up, for the agent has closed its connection."""
@@ -162,7 +175,7 @@ class Relay:
         upstream, limits = self._admission.route.upstream, self._works.limits
         if not self._durable or self._credential is None:
             return limits.preparation_timeout
-        if self._upstream is None:
+        if self._upstream is None and not self._collecting():
             return upstream.connect_timeout + 1  # the connector keeps the time itself
         if self._client_slow or (self._upload is not None and not self._upload.done):
             return limits.body_timeout
@@ -177,7 +190,7 @@ class Relay:
             self.fail(Refusal("credential_unavailable", "the provider did not answer in time"))
         elif self._client_slow:
             self.fail(Refusal("request_timeout", "the agent takes the response too slowly"))
-        elif self._upstream and upload and not upload.done and not upload.slow:
+        elif upload and not (upload.done or upload.slow) and (self._upstream or upload.whole):
             detail = f"no more of the body came for {limits.body_timeout:g} s"
             self.fail(Refusal("request_timeout", detail, final=True))
         else:
@@ -200,14 +213,15 @@ class Relay:
         if self._credential is None:
             raise RuntimeError("connected before there is a credential")
         self._upstream = connection
-        upload = self._upload
-        head = upstream_head(self._admission, self._credential)
-        connection.begin(self, self._method, head, whole=upload is None)
-        if upload is not None:
-            if self._admission.request.fields.expects and not upload.size:
-                self._client.write(CONTINUE)
-            upload.flow(connection, self._passing)
         self.deadline = None
+        upload = self._upload
+        try:
+            head, coder = written_head(self._admission, self._credential, upload)
+            connection.begin(self, self._method, head, whole=upload is None)
+            if upload is not None:
+                upload.flow(connection, self._passing, coder)
+        except Unsignable as error:
+            self.fail(unsignable(error))
 
     def unconnected(self, refusal: Refusal) -> None:
         """Give up, for there is no connection to be had (`pool.Waiter`)."""
@@ -236,10 +250,11 @@ class Relay:
             raise RuntimeError("answered before there is a credential")
         scrubber = credential.scrubber
         if scrubber is not None:
-            if head.unsearchable and head.has_body(self._method) and head.length != 0:
+            reason = head.unfit_to_search(self._method, ranges=credential.signer is not None)
+            if reason is not None:
                 if done:
                     self._upstream = None  # somebody else's by now
-                self.fail(unsearchable(head.unsearchable))
+                self.fail(unsearchable(reason))
                 return
             self._scrubbing = Scrubbing(scrubber)
         lines = head.ready if keep and head.ready is not None else self._lines(head, credential)
@@ -289,13 +304,8 @@ class Relay:
     async def _obtain(self) -> None:
         try:
             credential = await self._works.credentials.obtain(self._admission)
-        except ProviderError as error:
-            code = "credential_unavailable" if error.retryable else "credential_refused"
-            detail = "the provider could not supply the service's credential"
-            self.fail(Refusal(code, detail, note=str(error)))
         except Exception as error:  # noqa: BLE001 - a defect costs one request, not the gateway
-            report(error, "supplying a credential")
-            self.fail(Refusal("internal_error", "the gateway could not supply the credential"))
+            self.fail(no_credential(error))
         else:
             if not self.over:
                 self._send(credential)
@@ -308,7 +318,14 @@ class Relay:
     def _send(self, credential: Credential) -> None:
         self._credential = credential
         self.deadline = None
-        self._works.pool.take(self._admission.route, self)
+        refusal = collect(self._works, self._admission, credential, self._upload)
+        if refusal is not None:
+            self.fail(refusal)
+        elif not self._collecting():
+            self._works.pool.take(self._admission.route, self)
+
+    def _collecting(self) -> bool:
+        return self._upload is not None and self._upload.whole and not self._upload.done
 
     def _lines(self, head: ResponseHead, credential: Credential) -> bytes:
         lines = head.start
@@ -369,6 +386,8 @@ class Relay:
         if self._upstream is not None:
             self._upstream.abort()
             self._upstream = None
+        if self._upload is not None:
+            self._works.whole_bodies -= self._upload.room
         if self._operation is not None:
             seconds = self._works.clock() - self._started
             sizes = (self._upload.size if self._upload is not None else 0, self._bytes_out)

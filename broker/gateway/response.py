@@ -37,6 +37,7 @@ _MISLEADING: Final = frozenset({b"alt-svc", b"broker-error"})
 _OF_THE_UPSTREAM: Final = frozenset({b"content-location", b"location", b"set-cookie"})
 """Fields that speak of the upstream's address or sessions, and have to be translated."""
 
+_PART: Final = "is only a part, although all was asked for"
 _PARTIAL: Final = 206
 _OK: Final = 200
 _NO_CONTENT: Final = 204
@@ -111,6 +112,16 @@ class ResponseHead:
         """Tell whether there is a body to a request with `method` (RFC 9112, 6.3)."""
         return method != b"HEAD" and self.status not in _BODILESS
 
+    def unfit_to_search(self, method: bytes, *, ranges: bool) -> str | None:
+        """Return why a body that there is cannot be searched, if there is a reason.
+
+        `ranges` says that parts may be asked for, as no part could hold a part of the credential.
+        """
+        reason = self.unsearchable
+        if reason is None or (ranges and reason is _PART):
+            return None
+        return reason if self.has_body(method) and self.length != 0 else None
+
     def body(self) -> Body:
         """Return what reads the body, if there is one."""
         if self.chunked:
@@ -122,7 +133,7 @@ def _unsearchable(fields: tuple[Field, ...], status: int) -> str | None:
     codings = {field.value.lower() for field in fields if field.key == b"content-encoding"}
     if codings - {b"", b"identity"}:
         return "is compressed, although it was asked for as it is"
-    return "is only a part, although all was asked for" if status == _PARTIAL else None
+    return _PART if status == _PARTIAL else None
 
 
 class ResponseReader:

@@ -37,6 +37,7 @@ class Route:
     __slots__ = (
         "_allowed",
         "base_path",
+        "host",
         "host_line",
         "origins",
         "policy",
@@ -64,7 +65,8 @@ class Route:
         self.prefix = b"/" + service.name.encode()
         self.base_path = upstream.base_path
         self.via = b"Via: 1.1 %b\r\n" % via if via else b""
-        self.host_line = f"Host: {authority}\r\n".encode()
+        self.host = authority.encode()
+        self.host_line = b"Host: %b\r\n" % self.host
         self.origins = tuple(f"{upstream.scheme}://{name}".encode() for name in names)
         self.pool_key = (
             f"{upstream.scheme}://{names[1]} {upstream.ca_file} {upstream.allow_private}"

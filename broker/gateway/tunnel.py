@@ -67,7 +67,10 @@ class Tunnel(Relay):
         if credential.scrubber is not None:
             self._scrubbing = FrameScrubbing(credential.scrubber)
             lines = self._scrubbing.head(lines)
-        self._upload = Upload(self._client, chunked=False, buffer=self._works.limits.buffer_bytes)
+        limits = self._works.limits
+        self._upload = Upload(
+            self._client, chunked=False, buffer=limits.buffer_bytes, most=limits.body_bytes
+        )
         self._upload.flow(self._upstream)
         self._open = self._begun = True
         self._client.write(lines)

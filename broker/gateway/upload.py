@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import sys
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, Protocol
 
 from broker.gateway.framing import LAST_CHUNK, chunk
 from broker.gateway.trailers import last_chunk
@@ -11,12 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from broker.gateway.upstream import UpstreamConnection
+    from providers.signing import BodyCoder
 
     Passing = Callable[[Sequence[bytes]], bytes]
 
 
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
 class Source(Protocol):
     """Where a body comes from."""
+
+    def write(self, data: bytes) -> None:
+        """Tell the sender something before it has sent the body."""
+        ...
 
     def hold(self) -> None:
         """Send no more for now."""
@@ -30,40 +40,63 @@ class Source(Protocol):
 class Upload:
     """A body that waits for its upstream in `buffer` bytes at most, and then flows.
 
-    `size` counts what came in; `done` is true once all of it has. `trailers` are the lines that
-    came after it, of which `flow` is told what may pass.
+    `size` counts what came in; `done` is true once all of it has, and `whole` where all of it
+    waits before any of it flows. More than `most` bytes are too many; `room` is what has been
+    set aside for them. `trailers` are the lines that came after it, of which `flow` is
+    told what may pass. Whoever `expects` it is told to go on when somebody takes the body.
     """
 
     __slots__ = (
         "_buffer",
         "_chunked",
+        "_coder",
+        "_expects",
         "_passing",
         "_source",
         "_upstream",
         "_waiting",
         "done",
+        "most",
+        "room",
         "size",
         "slow",
         "trailers",
+        "whole",
     )
 
-    def __init__(self, source: Source, *, chunked: bool, buffer: int) -> None:
+    def __init__(
+        self,
+        source: Source,
+        *,
+        chunked: bool,
+        buffer: int,
+        most: int = sys.maxsize,
+        expects: bool = False,
+    ) -> None:
         self._source = source
+        self._expects = expects
         self._chunked = chunked
         self._buffer = buffer
+        self._coder: BodyCoder | None = None
         self._waiting: list[bytes] = []
         self._upstream: UpstreamConnection | None = None
         self._passing: Passing | None = None
         self.trailers: Sequence[bytes] = ()
+        self.most = most
+        self.room = 0
         self.size = 0
         self.done = False
         self.slow = False
+        self.whole = False
 
     def add(self, content: bytes) -> None:
         """Take body bytes, which are not empty."""
         self.size += len(content)
-        self._write(chunk(content) if self._chunked else content)
-        if self._upstream is None and self.size > self._buffer:
+        if self._upstream is not None:
+            self._write(self._upstream, content)
+            return
+        self._waiting.append(content)
+        if self.size > self._buffer:
             self._source.hold()
 
     def end(self, trailers: Sequence[bytes] = ()) -> None:
@@ -73,16 +106,41 @@ class Upload:
         if self._upstream is not None:
             self._finish(self._upstream)
 
-    def flow(self, upstream: UpstreamConnection, passing: Passing | None = None) -> None:
-        """Send what waits, and from now on whatever comes.
+    def collect(self, most: int, room: int) -> None:
+        """Take the whole body before any of it flows; it is of a known length then."""
+        self.whole = True
+        self.room = room
+        self._chunked = False
+        self._buffer = self.most = most
+        self._welcome()
+        self._source.release()
+
+    def digest(self) -> bytes:
+        """Return the SHA-256 of what waits, in hex."""
+        digest = sha256()
+        for content in self._waiting:
+            digest.update(content)
+        return digest.hexdigest().encode()
+
+    def flow(
+        self,
+        upstream: UpstreamConnection,
+        passing: Passing | None = None,
+        coder: BodyCoder | None = None,
+    ) -> None:
+        """Send what waits, and from now on whatever comes; what `coder` makes of it, if given.
 
         `passing` returns the field lines to send of a trailer section; without it, none are.
         """
         self._upstream = upstream
         self._passing = passing
-        for data in self._waiting:
-            upstream.write(data)
-        self._waiting.clear()
+        if coder is not None:
+            self._coder = coder
+            self._chunked = False
+        self._welcome()
+        waiting, self._waiting = self._waiting, []
+        for content in waiting:
+            self._write(upstream, content)
         if self.done:
             self._finish(upstream)
         elif not self.slow:
@@ -98,15 +156,23 @@ class Upload:
         self.slow = False
         self._source.release()
 
+    def _welcome(self) -> None:
+        if self._expects and not self.size:
+            self._source.write(CONTINUE)
+        self._expects = False
+
+    def _write(self, upstream: UpstreamConnection, content: bytes) -> None:
+        if self._coder is not None:
+            content = self._coder.add(content)
+            if not content:
+                return
+        upstream.write(chunk(content) if self._chunked else content)
+
     def _finish(self, upstream: UpstreamConnection) -> None:
-        if self._chunked:
+        if self._coder is not None:
+            upstream.write(self._coder.end())
+        elif self._chunked:
             trailers = self.trailers
             section = self._passing(trailers) if trailers and self._passing else b""
             upstream.write(last_chunk(section) if section else LAST_CHUNK)
         upstream.sent()
-
-    def _write(self, data: bytes) -> None:
-        if self._upstream is None:
-            self._waiting.append(data)
-        else:
-            self._upstream.write(data)

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Works:
-    """The parts of one gateway, which belong to one event loop; `clock` is the monotonic one."""
+    """The parts of one gateway, which belong to one event loop; `clock` is the monotonic one.
+
+    `whole_bodies` counts the bytes of bodies that are read whole before they are sent.
+    """
 
     loop: asyncio.AbstractEventLoop
     limits: GatewayLimits
@@ -31,6 +34,7 @@ class Works:
     recorder: Recorder
     clock: Callable[[], float]
     draining: bool = False
+    whole_bodies: int = 0
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

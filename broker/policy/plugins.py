@@ -19,6 +19,8 @@ from providers.base import Plugin
 
 GROUP: Final = "agent_token_broker.providers"
 
+_CONTRACT: Final = frozenset({"base", "signing"})
+
 
 class InstalledPlugins(Mapping[str, Plugin]):
     """The installed plugins by kind; a plugin's module is imported when it is looked up.
@@ -31,7 +33,7 @@ class InstalledPlugins(Mapping[str, Plugin]):
         self._own: Final = frozenset(
             module.name
             for module in pkgutil.iter_modules(providers.__path__)
-            if module.name != "base" and not module.name.startswith("_")
+            if module.name not in _CONTRACT and not module.name.startswith("_")
         )
         self._foreign: Final = {point.name: point for point in entry_points(group=GROUP)}
         self._loaded: Final[dict[str, Plugin]] = {}

@@ -89,7 +89,8 @@ def no_way_to(entry: Entry, fields: ScopeFields, service: Service | None) -> Pro
         return None  # such a scope allows nothing there, which is said elsewhere
     return entry.node.place_of(["delivery"]).problem(
         f"scope {entry.name!r}: nothing can be called through the gateway, for service "
-        f"{service.name!r} has no base_url; write delivery: [credential], or where it is"
+        f"{service.name!r} has no {service.plugin.upstream_field}; write delivery: [credential], "
+        "or where it is"
     )
 
 

@@ -7,8 +7,10 @@ import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
+from providers.aws_sts.api import Api  # noqa: TC001 - pydantic reads it at run time
+from providers.aws_sts.model import ENDPOINT, REGION, Model, domain_of, partition_of
 from providers.base import Templated
 
 SHORTEST: Final = 900
@@ -20,17 +22,6 @@ LONGEST: Final = 43_200
 LARGEST_POLICY: Final = 2_048
 """Characters of the session policy and `policy_arns` together, before AWS packs them."""
 
-_PARTITIONS: Final = (
-    ("cn-", "aws-cn", "amazonaws.com.cn"),
-    ("eu-isoe-", "aws-iso-e", "cloud.adc-e.uk"),
-    ("eusc-", "aws-eusc", "amazonaws.eu"),
-    ("us-gov-", "aws-us-gov", "amazonaws.com"),
-    ("us-iso-", "aws-iso", "c2s.ic.gov"),
-    ("us-isob-", "aws-iso-b", "sc2s.sgov.gov"),
-    ("us-isof-", "aws-iso-f", "csp.hci.ic.gov"),
-    ("", "aws", "amazonaws.com"),
-)
-_REGION: Final = r"^[a-z]{2,4}(?:-[a-z]{2,12}){1,3}-[1-9][0-9]?$"
 _ROLE: Final = r"^arn:aws(?:-[a-z]+)*:iam::(?:[0-9]{12})?:role/[A-Za-z0-9_+=,.@/-]{1,576}$"
 _POLICY: Final = r"^arn:aws(?:-[a-z]+)*:iam::(?:aws|[0-9]{12}):policy/[A-Za-z0-9_+=,.@/-]{1,512}$"
 _ACTION: Final = r"^(?:\*|[A-Za-z0-9-]{1,64}:[A-Za-z0-9*?]{1,128})$"
@@ -41,7 +32,6 @@ _OPERATOR: Final = (
     r"|Bool|BinaryEquals|(?:Not)?IpAddress|Arn(?:Not)?(?:Equals|Like))(?:IfExists)?$|^Null$"
 )
 _REFERENCE: Final = r"^[a-z][a-z0-9_]*:[^\s\x00-\x1f]+$"
-_ENDPOINT: Final = r"^https?://(?:[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?)(?::[1-9][0-9]{0,4})?$"
 _UNITS: Final = {"": 1, "s": 1, "m": 60, "h": 3600}
 
 
@@ -66,18 +56,13 @@ MaxSession = Annotated[
 ]
 
 
-class _Model(BaseModel):
-    # A secret pasted into a policy must not come back in the error text.
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-
-class DefaultChain(_Model):
+class DefaultChain(Model):
     """The broker's own credentials are those of its machine, pod or environment."""
 
     type: Literal["default"] = "default"
 
 
-class WebIdentity(_Model):
+class WebIdentity(Model):
     """The broker's own credentials come of an OpenID token in a file, which others renew."""
 
     type: Literal["web_identity"]
@@ -85,7 +70,7 @@ class WebIdentity(_Model):
     token_file: Annotated[str, Field(pattern=r"^/[ -~]+$")]
 
 
-class Keys(_Model):
+class Keys(Model):
     """The broker's own credentials are an access key, both parts of it secret references."""
 
     type: Literal["keys"]
@@ -93,27 +78,29 @@ class Keys(_Model):
     secret_access_key: Reference
 
 
-class AwsStsService(_Model):
+class AwsStsService(Model):
     """The fields of a service of this kind: one role.
 
     `max_session` is the role's MaxSessionDuration. `endpoint_url` is an STS of one's own (a VPC
-    endpoint, another vendor's); `ca_file` is what its certificate is checked with.
+    endpoint, another vendor's); `ca_file` is what its certificate is checked with. `api` is what
+    the gateway calls with sessions that stay inside.
     """
 
     role_arn: RoleArn
-    region: Annotated[str, Field(pattern=_REGION)]
+    region: Annotated[str, Field(pattern=REGION)]
     external_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+=,.@:/-]{2,1224}$")] | None = None
     max_session: MaxSession = 3600
     credentials: Annotated[DefaultChain | WebIdentity | Keys, Field(discriminator="type")] = (
         DefaultChain()
     )
-    endpoint_url: Annotated[str, Field(pattern=_ENDPOINT)] | None = None
+    endpoint_url: Annotated[str, Field(pattern=ENDPOINT)] | None = None
     insecure_http: StrictBool = False
     ca_file: Annotated[str, Field(pattern=r"^/[ -~]+$")] | None = None
+    api: Api | None = None
 
     @model_validator(mode="after")
     def _check(self) -> AwsStsService:
-        partition, _ = _partition(self.region)
+        partition = partition_of(self.region)
         roles = [self.role_arn]
         if isinstance(self.credentials, WebIdentity):
             roles.append(self.credentials.role_arn)
@@ -134,11 +121,10 @@ class AwsStsService(_Model):
     @property
     def endpoint(self) -> str:
         """Return where STS is; never the global endpoint, which one region's outage stops."""
-        _, domain = _partition(self.region)
-        return self.endpoint_url or f"https://sts.{self.region}.{domain}"
+        return self.endpoint_url or f"https://sts.{self.region}.{domain_of(self.region)}"
 
 
-class Statement(_Model):
+class Statement(Model):
     """One statement of a session policy; `conditions` is IAM's operator, key, values."""
 
     effect: Literal["Allow", "Deny"]
@@ -176,12 +162,13 @@ class Statement(_Model):
         return written | ({"Condition": self.conditions} if self.conditions else {})
 
 
-class AwsStsScope(_Model):
+class AwsStsScope(Model):
     """The fields of a scope of this kind: what of the role's rights a session has.
 
     `policy_arns` are managed policies of the role's account. `transitive_tags` are the session
     tags that sessions opened by this one keep. `full_role` is for a scope that is to have all
-    that its role may do.
+    that its role may do. `copy_source` lets requests through the gateway that copy from a place
+    which they name in a header, where no rule is judged.
     """
 
     session_policy: Annotated[tuple[Statement, ...], Field(min_length=1)] | None = None
@@ -196,6 +183,7 @@ class AwsStsScope(_Model):
         None
     )
     transitive_tags: Annotated[tuple[TagKey, ...], Field(min_length=1)] | None = None
+    copy_source: StrictBool = False
 
     @model_validator(mode="after")
     def _check(self) -> AwsStsScope:
@@ -263,12 +251,3 @@ def _denial_after(ends_at: float) -> dict[str, Any]:
     end = datetime.fromtimestamp(int(ends_at), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     after = {"DateGreaterThanEquals": {"aws:CurrentTime": end}}
     return {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": after}
-
-
-def _partition(region: str) -> tuple[str, str]:
-    """Return the partition and the domain of a region."""
-    return next(
-        (partition, domain)
-        for prefix, partition, domain in _PARTITIONS
-        if region.startswith(prefix)
-    )

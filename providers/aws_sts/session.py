@@ -9,8 +9,11 @@ from asyncio import get_running_loop
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from providers.aws_sts.fields import LONGEST, SHORTEST, Keys, WebIdentity
-from providers.base import Minted, ProviderError, Secret
+from providers.aws_sts.fields import LONGEST, SHORTEST, WebIdentity
+from providers.aws_sts.fields import Keys as OwnKeys
+from providers.aws_sts.signer import SessionSigner
+from providers.aws_sts.sigv4 import Clock, Keys
+from providers.base import Injection, Minted, ProviderError, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +32,9 @@ LONGEST_CHAINED: Final = 3_600
 CONNECT_TIMEOUT: Final = 3.0
 READ_TIMEOUT: Final = 5.0
 """Seconds. Two attempts end before whoever waits for a credential gives up (after 20)."""
+
+PARTS: Final = ("AccessKeyId", "SecretAccessKey", "SessionToken")
+"""What a session is made of, by AWS's names."""
 
 _AT_ONCE: Final = 4
 _FULL: Final = 90
@@ -60,12 +66,16 @@ _TRANSIENT: Final = frozenset(
 
 
 class AwsSts:
-    """Open sessions of one role (`Mints`). What they are cannot be revoked."""
+    """Open sessions of one role (`Mints`), or sign requests with them (`Presents`).
+
+    What they are cannot be revoked.
+    """
 
     def __init__(self, config: AwsStsService, dependencies: Dependencies) -> None:
         self._config: Final = config
         self._secrets: Final = dependencies.secrets
         self._clock: Final = dependencies.clock
+        self._stamps: Final = Clock(dependencies.clock)
         # boto3 blocks. In threads of its own an STS that hangs keeps nobody else waiting.
         self._threads: Final = ThreadPoolExecutor(_AT_ONCE, "aws-sts")
         self._opened: tuple[tuple[Secret, ...], STSClient, Session] | None = None
@@ -75,7 +85,7 @@ class AwsSts:
         parameters = self._parameters(request)
         credentials = self._config.credentials
         keys: tuple[Secret, ...] = ()
-        if isinstance(credentials, Keys):
+        if isinstance(credentials, OwnKeys):
             references = (credentials.access_key_id, credentials.secret_access_key)
             keys = tuple([await self._secrets.read(reference) for reference in references])
         answer = await get_running_loop().run_in_executor(
@@ -85,6 +95,17 @@ class AwsSts:
             used = answer["PackedPolicySize"]
             _log.warning("scope %s uses %d%% of AWS's room for policies", request.scope, used)
         return _minted(answer, request)
+
+    def present(self, minted: Minted, request: CredentialRequest) -> Injection:
+        """Return what signs the requests of a grant; the session itself stays here."""
+        api, scope = self._config.api, request.constraints
+        if api is None:
+            raise ProviderError("the service does not say which api its sessions sign for")
+        key_id, secret, token = (minted.fields[name] for name in PARTS)
+        keys = Keys(key_id.reveal(), secret, token.reveal())
+        copies = scope.copy_source
+        signer = SessionSigner(keys, api, self._config.region, self._stamps, copies=copies)
+        return Injection(signer=signer, secrets=(secret, token))
 
     def _parameters(self, request: CredentialRequest) -> dict[str, Any]:
         scope: AwsStsScope = request.constraints
@@ -190,7 +211,7 @@ def _open(config: AwsStsService, keys: tuple[Secret, ...]) -> tuple[STSClient, S
             proxies={},
         ),
     }
-    if isinstance(config.credentials, Keys):
+    if isinstance(config.credentials, OwnKeys):
         session.set_credentials(*(_key(key) for key in keys))
     elif isinstance(config.credentials, WebIdentity):
         _identify(session, config.credentials, options)
@@ -237,8 +258,7 @@ def _key(secret: Secret) -> str:
 def _minted(answer: Mapping[str, Any], request: CredentialRequest) -> Minted:
     try:
         own = answer["Credentials"]
-        names = ("AccessKeyId", "SecretAccessKey", "SessionToken")
-        fields = {name: Secret(own[name].encode()) for name in names}
+        fields = {name: Secret(own[name].encode()) for name in PARTS}
         expires_at = own["Expiration"].timestamp()
         source = answer.get("SourceIdentity", request.grant)
     except (KeyError, AttributeError):

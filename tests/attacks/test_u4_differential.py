@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 import uvloop
 
-from broker.gateway import framing, inject, relay
+from broker.gateway import framing, inject, sign
 from broker.gateway.route import Route
 from broker.model import Allow
 from tests.differential.cases import Case, make
@@ -85,8 +85,8 @@ def let_overrides_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def forget_connection_options(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = inject._may_pass
-    monkeypatch.setattr(inject, "_may_pass", lambda one, _, kept: passes(one, frozenset(), kept))
+    passes = inject.may_pass
+    monkeypatch.setattr(inject, "may_pass", lambda one, _, kept: passes(one, frozenset(), kept))
 
 
 def keep_the_agents_credential(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,14 +101,12 @@ def send_two(monkeypatch: pytest.MonkeyPatch) -> None:
         one = head(admission, credential)
         return one + one if admission.request.method == b"GET" else one
 
-    monkeypatch.setattr(relay, "upstream_head", twice)
+    monkeypatch.setattr(sign, "upstream_head", twice)
 
 
 def change_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     head = inject.upstream_head
-    monkeypatch.setattr(
-        relay, "upstream_head", lambda *both: head(*both).replace(b"/x ", b"/y ", 1)
-    )
+    monkeypatch.setattr(sign, "upstream_head", lambda *both: head(*both).replace(b"/x ", b"/y ", 1))
 
 
 def chunk_badly(monkeypatch: pytest.MonkeyPatch) -> None:

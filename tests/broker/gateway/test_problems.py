@@ -11,10 +11,14 @@ from broker.gateway.problems import (
     Refusal,
     head_too_large,
     malformed,
+    no_credential,
     render,
     report,
     too_large,
+    unsignable,
 )
+from providers.base import ProviderError
+from providers.signing import Unsignable
 
 RESOURCE = Resource("https://gateway.test", "https://broker.test")
 DENIED = Refusal(
@@ -112,3 +116,26 @@ def test_a_report_names_the_place_and_not_the_text(caplog: pytest.LogCaptureFixt
     assert "ValueError" in caplog.text
     assert "test_problems.py" in caplog.text
     assert "sk_live" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ProviderError("down", retryable=True), "credential_unavailable"),
+        (ProviderError("wrong"), "credential_refused"),
+        (KeyError("sk-live"), "internal_error"),
+    ],
+)
+def test_an_agent_is_not_told_why_a_provider_failed(
+    error: Exception, code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusal = no_credential(error)
+    assert refusal.code == code
+    assert refusal.note == (str(error) if isinstance(error, ProviderError) else None)
+    assert str(error) not in refusal.detail
+    assert "sk-live" not in caplog.text
+
+
+def test_what_cannot_be_signed_says_why() -> None:
+    refusal = unsignable(Unsignable("in two ways"))
+    assert (refusal.status, refusal.detail, refusal.final) == (400, "in two ways", True)

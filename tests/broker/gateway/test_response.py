@@ -148,3 +148,22 @@ def test_a_repeated_head_is_read_once() -> None:
     other = reader.read(head(b"Content-Length: 2") + b"ab")
     assert other is not None
     assert other.length == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "lines", "method", "ranges", "unfit"),
+    [
+        (b"200 OK", (), b"GET", False, False),
+        (b"206 Partial Content", (), b"GET", False, True),
+        (b"206 Partial Content", (), b"GET", True, False),
+        (b"200 OK", (b"Content-Encoding: gzip",), b"GET", True, True),
+        (b"206 Partial Content", (b"Content-Encoding: gzip",), b"GET", True, True),
+        (b"200 OK", (b"Content-Encoding: gzip",), b"HEAD", False, False),
+        (b"206 Partial Content", (b"Content-Length: 0",), b"GET", False, False),
+    ],
+)
+def test_which_bodies_cannot_be_searched(
+    status: bytes, lines: tuple[bytes, ...], method: bytes, *, ranges: bool, unfit: bool
+) -> None:
+    reason = read(head(*lines, status=status)).unfit_to_search(method, ranges=ranges)
+    assert (reason is not None) is unfit

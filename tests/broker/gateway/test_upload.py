@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.gateway.upload import Upload
+from broker.gateway.upload import CONTINUE, Upload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -114,3 +115,58 @@ def test_without_anybody_to_say_so_no_trailer_passes() -> None:
     body.flow(ends)  # type: ignore[arg-type]
     body.end((b"X: 1",))
     assert ends.events[-2:] == [b"0\r\n\r\n", "sent"]
+
+
+class Doubling:
+    """A coder that writes everything twice, in whole pairs of bytes."""
+
+    length = 0
+
+    def __init__(self) -> None:
+        self.rest = b""
+
+    def add(self, content: bytes) -> bytes:
+        whole = self.rest + content
+        self.rest = whole[len(whole) - len(whole) % 2 :]
+        return whole[: len(whole) - len(whole) % 2] * 2
+
+    def end(self) -> bytes:
+        return self.rest + b"."
+
+
+def test_a_coder_turns_the_body_into_another() -> None:
+    body, ends = upload(chunked=True)
+    body.add(b"abc")
+    body.flow(ends, None, Doubling())  # type: ignore[arg-type]
+    body.add(b"d")
+    body.add(b"e")
+    body.end()
+    # One byte alone is nothing to send, and an empty chunk would be the last.
+    assert ends.events == [b"abab", "release", b"cdcd", b"e.", "sent"]
+
+
+def test_a_body_that_is_collected_waits_whole_and_has_a_digest() -> None:
+    body, ends = upload(chunked=True, buffer=3)
+    body.add(b"abcd")
+    body.collect(10, 6)
+    body.add(b"ef")
+    body.end()
+    assert ends.events == ["hold", "release"]
+    assert body.digest() == sha256(b"abcdef").hexdigest().encode()
+    assert (body.whole, body.most, body.room) == (True, 10, 6)
+    body.flow(ends)  # type: ignore[arg-type]
+    assert ends.events[2:] == [b"abcd", b"ef", "sent"]  # without chunks: its length is known
+
+
+@pytest.mark.parametrize("collects", [False, True])
+def test_whoever_expects_it_is_told_to_go_on_once(*, collects: bool) -> None:
+    ends = Ends()
+    body = Upload(ends, chunked=False, buffer=100, expects=True)
+    if collects:
+        body.collect(10, 2)
+    body.flow(ends)  # type: ignore[arg-type]
+    assert ends.events.count(CONTINUE) == 1
+    late = Upload(ends := Ends(), chunked=False, buffer=100, expects=True)
+    late.add(b"ab")
+    late.flow(ends)  # type: ignore[arg-type]
+    assert CONTINUE not in ends.events

@@ -188,13 +188,25 @@ class TestInAPolicy:
         assert "p.yaml" in str(caught.value)
 
     @pytest.mark.parametrize("rules", ['allow: ["GET /**"]', 'deny: ["* /**"]'])
-    def test_http_rules_are_not_for_this_kind(self, rules: str) -> None:
-        with pytest.raises(PolicyError, match="takes no"):
+    def test_http_rules_bind_nobody_who_has_the_session(self, rules: str) -> None:
+        with pytest.raises(PolicyError, match="binds nobody"):
             load_policy([Document("p.yaml", written(f"full_role: true, {rules}"))])
 
-    def test_a_session_is_delivered_and_never_proxied(self) -> None:
+    @pytest.mark.parametrize("delivery", ["[proxy]", "[credential, proxy]"])
+    def test_the_gateway_signs_for_an_api_that_the_service_names(self, delivery: str) -> None:
+        text = written('full_role: true, allow: ["GET /**"]').replace("[credential]", delivery)
+        with pytest.raises(PolicyError, match="service 'aws' has no api"):
+            load_policy([Document("p.yaml", text)])
+        placed = text.replace("region: eu-west-1", "region: eu-west-1, api: {service: s3}")
+        policy = load_policy([Document("p.yaml", placed)])
+        upstream = policy.services["aws"].upstream
+        assert upstream is not None
+        assert upstream.host == "s3.eu-west-1.amazonaws.com"
+
+    def test_through_the_gateway_a_scope_has_rules_beside_its_session_policy(self) -> None:
         text = written("full_role: true").replace("[credential]", "[proxy]")
-        with pytest.raises(PolicyError, match=r"write delivery: \[credential\]"):
+        text = text.replace("region: eu-west-1", "region: eu-west-1, api: {service: s3}")
+        with pytest.raises(PolicyError, match="'allow' is missing"):
             load_policy([Document("p.yaml", text)])
 
     def test_the_plugin_is_found_by_its_name(self) -> None:

@@ -21,6 +21,7 @@ from providers.base import (
     CredentialRequest,
     Dependencies,
     Mints,
+    Presents,
     Provider,
     ProviderError,
     Renewable,
@@ -28,6 +29,7 @@ from providers.base import (
     Revocable,
     Secret,
 )
+from providers.signing import Outgoing, Unsignable
 from tests.components.moto import ACCOUNT, REGION, AccessKey
 from tests.components.process import free_port
 from tests.fakes.sts import answering
@@ -448,7 +450,53 @@ def test_sessions_can_be_neither_revoked_nor_renewed() -> None:
     made = provider("http://127.0.0.1:1")
     assert not isinstance(made, Revocable | Renewable | Reserves)
     assert PLUGIN.least_lifetime == 900
-    assert PLUGIN.deliveries == {"credential"}
+    assert PLUGIN.deliveries == {"credential", "proxy"}
+
+
+class TestPresent:
+    API: Final = {"service": "s3"}
+
+    async def test_what_was_minted_signs_and_does_not_travel(self) -> None:
+        with answering() as sts:
+            made = provider(sts.url, api=self.API)
+            minted = await mint(made)
+        assert isinstance(made, Presents)
+        injection = made.present(minted, request())
+        assert (injection.headers, injection.query, injection.cookies) == ((), (), ())
+        assert [one.reveal() for one in injection.secrets] == [b"minted-secret", b"minted-token"]
+        assert injection.signer is not None
+        asked = Outgoing(b"GET", b"/art/x", None, b"s3.eu-west-1.amazonaws.com")
+        headers = dict(injection.signer.sign(asked).headers)
+        assert b"ASIAMINTED/20250615/eu-west-1/s3/" in headers[b"authorization"]
+        assert headers[b"x-amz-security-token"] == b"minted-token"
+        told = repr((injection, minted))
+        assert "minted-secret" not in told
+        assert "minted-token" not in told
+
+    async def test_a_scope_says_whether_requests_may_copy(self) -> None:
+        with answering() as sts:
+            made = provider(sts.url, api=self.API)
+            minted = await mint(made)
+        source = ((b"x-amz-copy-source", b"/art/x"),)
+        asked = Outgoing(b"PUT", b"/art/y", None, b"s3.eu-west-1.amazonaws.com", source)
+        for copies in (False, True):
+            scope = {**READ, "copy_source": copies}
+            assert isinstance(made, Presents)
+            signer = made.present(minted, request(scope)).signer
+            assert signer is not None
+            if copies:
+                assert signer.sign(asked)
+            else:
+                with pytest.raises(Unsignable):
+                    signer.sign(asked)
+
+    async def test_a_service_without_an_api_signs_nothing(self) -> None:
+        with answering() as sts:
+            made = provider(sts.url)
+            minted = await mint(made)
+        assert isinstance(made, Presents)
+        with pytest.raises(ProviderError, match="api"):
+            made.present(minted, request())
 
 
 class TestSessionName:
