@@ -14,6 +14,8 @@ Risk = Literal["low", "medium", "high"]
 Replay = Literal["single_use", "until_exp"]
 LeaseState = Literal["intent", "minted", "delivered", "revoking", "revoked", "expired"]
 RevocationKind = Literal["grant", "agent", "scope", "all"]
+Section = Literal["identity_sources", "services", "scopes", "agents"]
+Permission = Literal["policy:read", "policy:write"]
 
 LONGEST_LIFETIME: Final = 86_400
 """Seconds that no grant can be given more of, whatever the policy says."""
@@ -205,6 +207,71 @@ class EnrolledKey:
     kid: str
     public_jwk: Mapping[str, str]
     enrolled_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEdit:
+    """One entry of the policy as it is to be: `body` is canonical JSON, or None to remove it."""
+
+    section: Section
+    name: str
+    body: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyChange:
+    """A version of the policy that the admin API keeps: what was changed, when, by whom, why.
+
+    Versions are numbered from 1 and never change. `digest` is over all that the version says and
+    over `previous`, the digest of the version before; it is empty until the store has made it.
+    """
+
+    made_at: float
+    made_by: str
+    comment: str | None
+    edits: tuple[PolicyEdit, ...]
+    number: int = 0
+    previous: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEntry:
+    """An entry that the admin API keeps, as of `change`, the version that last set it.
+
+    `change` has no edits here.
+    """
+
+    section: Section
+    name: str
+    body: str
+    change: PolicyChange
+
+    @property
+    def etag(self) -> str:
+        """What tells this state of the entry from every other (RFC 9110, 8.8.3), unquoted."""
+        return f"{self.change.number}-{self.change.digest[:16]}"
+
+
+@dataclass(frozen=True, slots=True)
+class AdminToken:
+    """What is kept of an administrator's token: never the token itself, only its SHA-256.
+
+    `id` is the part of the token that is no secret. Times are in seconds since the epoch.
+    """
+
+    id: str
+    name: str
+    digest: bytes = field(repr=False)
+    permissions: tuple[Permission, ...]
+    created_at: int
+    created_by: str
+    expires_at: int
+    revoked_at: int | None = None
+
+    def is_good(self, now: float) -> bool:
+        """Say whether it has neither expired nor been revoked."""
+        return self.revoked_at is None and now < self.expires_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,23 +137,35 @@ class Reload:
     problems: tuple[Problem, ...] = ()
 
 
-class PolicyStore:
-    """The policy in force, made of the documents in a directory.
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    policy: Policy
+    documents: tuple[Document, ...]
 
-    `load` turns documents into a policy. Building a store reads them at once, and raises
-    `PolicyError` if they do not load: a broker never starts without its policy.
+
+class PolicyStore:
+    """The policy in force, made of the documents in a directory and those put beside them.
+
+    `load` turns documents into a policy; `beside` are documents that are kept elsewhere. Building
+    a store reads all at once, and raises `PolicyError` if they do not load: a broker never
+    starts without its policy.
     """
 
     def __init__(
         self,
         directory: Path,
         load: Callable[[Iterable[Document]], Policy] = load_policy,
+        beside: tuple[Document, ...] = (),
     ) -> None:
         self._directory: Final = directory
         self._load: Final = load
         self._subscribers: Final[list[Callable[[Reload], None]]] = []
-        self._seen = _fingerprint(directory)
-        self.current: Policy = load(read_policies(directory))
+        self._looking: Final = asyncio.Lock()
+        self._beside = beside
+        self._seen = self._state()
+        self.documents: tuple[Document, ...] = read_policies(directory) + beside
+        """The documents of which the policy in force was made."""
+        self.current: Policy = load(self.documents)
         """The policy in force: an immutable snapshot, replaced as a whole."""
         self.problems: tuple[Problem, ...] = ()
         """Why the documents as they are now were refused, if they were."""
@@ -167,8 +179,16 @@ class PolicyStore:
 
     def reload(self) -> Reload:
         """Read the documents now, for SIGHUP; the last good policy stays if they are bad."""
-        seen = _fingerprint(self._directory)
+        seen = self._state()
         return self._adopt(self._attempt(), seen)
+
+    async def put_beside(self, documents: tuple[Document, ...]) -> None:
+        """Have these documents beside those of the directory, in place of those until now.
+
+        Once this returns the policy that they make is in force, or its problems are known.
+        """
+        self._beside = documents
+        await self._look()
 
     async def watch(self) -> None:
         """Reload whenever the documents have changed and stopped changing; runs until cancelled.
@@ -195,21 +215,26 @@ class PolicyStore:
             await asyncio.sleep(_POLL)
 
     async def _look(self) -> None:
-        seen = _fingerprint(self._directory)
-        while seen != self._seen:
-            await asyncio.sleep(_SETTLE)
-            before, seen = seen, _fingerprint(self._directory)
-            if seen != before:
-                continue
-            outcome = await asyncio.to_thread(self._attempt)
-            if _fingerprint(self._directory) == seen:
-                self._adopt(outcome, seen)
-            if isinstance(outcome, UnreadablePolicy):
-                return  # and tried again at the next look, though nothing may have changed
+        async with self._looking:
+            seen = self._state()
+            while seen != self._seen:
+                await asyncio.sleep(_SETTLE)
+                before, seen = seen, self._state()
+                if seen != before:
+                    continue
+                outcome = await asyncio.to_thread(self._attempt)
+                if self._state() == seen:
+                    self._adopt(outcome, seen)
+                if isinstance(outcome, UnreadablePolicy):
+                    return  # and tried again at the next look, though nothing may have changed
 
-    def _attempt(self) -> Policy | PolicyError:
+    def _state(self) -> object:
+        return _fingerprint(self._directory), self._beside
+
+    def _attempt(self) -> _Loaded | PolicyError:
         try:
-            return self._load(read_policies(self._directory))
+            documents = read_policies(self._directory) + self._beside
+            return _Loaded(self._load(documents), documents)
         except PolicyError as error:
             return error
         except ConfigurationError as error:
@@ -219,14 +244,14 @@ class PolicyStore:
             message = f"cannot be loaded because of a defect ({type(error).__name__})"
             return _refusal(self._directory, message)
 
-    def _adopt(self, outcome: Policy | PolicyError, seen: object) -> Reload:
+    def _adopt(self, outcome: _Loaded | PolicyError, seen: object) -> Reload:
         again = isinstance(outcome, UnreadablePolicy)
         self._seen = None if again else seen
         previous, refused_before = self.current.version, self.problems
         if isinstance(outcome, PolicyError):
             self.problems = outcome.problems
         else:
-            self.current, self.problems = outcome, ()
+            self.current, self.documents, self.problems = outcome.policy, outcome.documents, ()
         result = Reload(self.current, previous, self.problems)
         news = self.current.version != previous or self.problems != refused_before
         if news or (self.problems and not again):

@@ -50,7 +50,7 @@ def build_sources(entries: Mapping[str, Entry], problems: list[Problem]) -> dict
 
 def build_agent(
     entry: Entry,
-    sources: Mapping[str, Entry],
+    sources: Collection[str],
     configs: Mapping[str, SourceConfig],
     scopes: Collection[str],
     problems: list[Problem],
@@ -79,7 +79,7 @@ def build_agent(
 def _trust_problems(
     entry: Entry,
     fields: AgentFields,
-    sources: Mapping[str, Entry],
+    sources: Collection[str],
     configs: Mapping[str, SourceConfig],
     what: str,
 ) -> Iterator[Problem]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from broker.errors import PolicyError
@@ -17,7 +18,7 @@ from broker.policy.services import build_service, plugin_of
 from broker.policy.source import Document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from broker.errors import Problem
     from broker.model import Service
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from broker.policy.scopes import BuiltScope
     from providers.base import Plugin
 
-__all__ = ["Document", "load_policy"]
+__all__ = ["Document", "find_problems", "load_policy"]
 
 
 def load_policy(
@@ -45,25 +46,15 @@ def load_policy(
         PolicyError: with every problem found in any document, ordered by place.
     """
     problems: list[Problem] = []
-    sections = merge(documents, problems)
-    installed = InstalledPlugins() if plugins is None else plugins
-    sources = build_sources(sections["identity_sources"], problems)
-    kinds = {
-        name: plugin
-        for name, entry in sections["services"].items()
-        if (plugin := plugin_of(entry, installed, problems)) is not None
-    }
-    services = _services(sections["services"], kinds, check_reference, problems)
-    scopes = _scopes(sections, kinds, services, problems)
-    agents = _agents(sections, sources, problems)
+    built = _build(documents, plugins, check_reference, {}, problems)
     if problems:
-        ordered = sorted(problems, key=lambda one: (one.file, one.line, one.column, one.message))
-        raise PolicyError(tuple(dict.fromkeys(ordered)))
+        raise PolicyError(_ordered(problems))
+    sections, scopes, agents = built.sections, built.scopes, built.agents
     return Policy(
         PolicyParts(
             version=version_of(sections),
-            identity_sources=sources,
-            services=services,
+            identity_sources=built.sources,
+            services=built.services,
             scopes={name: built.scope for name, built in scopes.items()},
             agents={name: built.agent for name, built in agents.items()},
             trust={name: built.trust for name, built in agents.items()},
@@ -72,6 +63,70 @@ def load_policy(
             advice=lambda policy: advice(policy, sections),
         )
     )
+
+
+def find_problems(
+    documents: Iterable[Document],
+    assumed: Mapping[str, frozenset[str]],
+    *,
+    plugins: Mapping[str, Plugin] | None = None,
+    check_reference: Callable[[str], None] = references.check_reference,
+) -> tuple[Problem, ...]:
+    """Return what is wrong with the documents, if entries of these names were there and right.
+
+    `assumed` are names by section. An entry of such a name is not looked at, and neither are the
+    scopes of such a service but for what every scope says. The other arguments are as of
+    `load_policy`.
+    """
+    problems: list[Problem] = []
+    _build(documents, plugins, check_reference, assumed, problems)
+    return _ordered(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    sections: Sections
+    sources: dict[str, SourceConfig]
+    services: dict[str, Service]
+    scopes: dict[str, BuiltScope]
+    agents: dict[str, BuiltAgent]
+
+
+def _build(
+    documents: Iterable[Document],
+    plugins: Mapping[str, Plugin] | None,
+    check_reference: Callable[[str], None],
+    assumed: Mapping[str, frozenset[str]],
+    problems: list[Problem],
+) -> _Built:
+    sections = merge(documents, problems)
+    for section, names in assumed.items():
+        for name in names:
+            sections[section].pop(name, None)
+    known = {
+        section: entries.keys() | assumed.get(section, frozenset())
+        for section, entries in sections.items()
+    }
+    installed = InstalledPlugins() if plugins is None else plugins
+    sources = build_sources(sections["identity_sources"], problems)
+    kinds = {
+        name: plugin
+        for name, entry in sections["services"].items()
+        if (plugin := plugin_of(entry, installed, problems)) is not None
+    }
+    services = _services(sections["services"], kinds, check_reference, problems)
+    return _Built(
+        sections,
+        sources,
+        services,
+        _scopes(sections["scopes"], known["services"], kinds, services, problems),
+        _agents(sections["agents"], known, sources, problems),
+    )
+
+
+def _ordered(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    ordered = sorted(problems, key=lambda one: (one.file, one.line, one.column, one.message))
+    return tuple(dict.fromkeys(ordered))
 
 
 def _services(
@@ -88,18 +143,19 @@ def _services(
 
 
 def _scopes(
-    sections: Sections,
+    entries: Mapping[str, Entry],
+    known: Collection[str],
     kinds: Mapping[str, Plugin],
     services: Mapping[str, Service],
     problems: list[Problem],
 ) -> dict[str, BuiltScope]:
     scopes = {}
-    for name, entry in sections["scopes"].items():
+    for name, entry in entries.items():
         fields = scope_fields(entry, problems)
         if fields is None:
             continue
-        if fields.service not in sections["services"]:
-            message = unknown("service", fields.service, sections["services"])
+        if fields.service not in known:
+            message = unknown("service", fields.service, known)
             place = entry.node.place_of(["service"])
             problems.append(place.problem(f"scope {name!r}: {message}"))
         elif fields.service in kinds:
@@ -113,12 +169,13 @@ def _scopes(
 
 
 def _agents(
-    sections: Sections, sources: Mapping[str, SourceConfig], problems: list[Problem]
+    entries: Mapping[str, Entry],
+    known: Mapping[str, Collection[str]],
+    sources: Mapping[str, SourceConfig],
+    problems: list[Problem],
 ) -> dict[str, BuiltAgent]:
     built = {
-        name: build_agent(
-            entry, sections["identity_sources"], sources, sections["scopes"], problems
-        )
-        for name, entry in sections["agents"].items()
+        name: build_agent(entry, known["identity_sources"], sources, known["scopes"], problems)
+        for name, entry in entries.items()
     }
     return {name: agent for name, agent in built.items() if agent is not None}

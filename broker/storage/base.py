@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Literal, Protocol
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from broker.model import EnrolledKey, Grant, Lease, LeaseState, Revocation, Session
+    from broker.model import (
+        AdminToken,
+        EnrolledKey,
+        Grant,
+        Lease,
+        LeaseState,
+        PolicyChange,
+        PolicyEntry,
+        Revocation,
+        Session,
+    )
 
 Saved = Literal["saved", "spent", "revoked"]
 """What became of a grant that was to be stored: its proof may have been spent before, or it, or
@@ -165,8 +175,72 @@ class RevocationStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeptPolicy:
+    """The entries that the admin API keeps, as of version `number` (0: there was none yet)."""
+
+    number: int
+    entries: tuple[PolicyEntry, ...] = ()
+
+
+class PolicyHistory(Protocol):
+    """The policy that is set through the admin API, every version of it."""
+
+    async def number(self) -> int:
+        """Return the number of the last version; 0 if there is none."""
+        ...
+
+    async def kept(self, number: int | None = None) -> KeptPolicy:
+        """Return the entries as of a version (default: the last), by section and name.
+
+        Raise `StorageError` if there is no such version, or versions do not fit together.
+        """
+        ...
+
+    async def commit(self, change: PolicyChange, after: int) -> PolicyChange | None:
+        """Number, chain and store a change; None, storing nothing, if `after` is not the last."""
+        ...
+
+    async def versions(self, before: int | None, most: int) -> tuple[PolicyChange, ...]:
+        """Return up to `most` versions below `before`, the newest first.
+
+        Raise `StorageError` if one has been tampered with.
+        """
+        ...
+
+
+class AdminTokens(Protocol):
+    """What is kept of administrators' tokens."""
+
+    async def add(self, token: AdminToken) -> bool:
+        """Store a token; False, storing nothing, if one of its name is good at its creation."""
+        ...
+
+    async def find(self, token_id: str) -> AdminToken | None:
+        """Return a token by its id, whatever its state, or None."""
+        ...
+
+    async def all(self) -> tuple[AdminToken, ...]:
+        """Return every token that there ever was, the oldest first."""
+        ...
+
+    async def revoke(self, name_or_id: str, now: int) -> tuple[AdminToken, ...]:
+        """Revoke the tokens that are good at `now` and have this name or id; return them."""
+        ...
+
+
 class Storage(Protocol):
     """Durable records, shared by every worker of one broker."""
+
+    @property
+    def policies(self) -> PolicyHistory:
+        """The policy that is set through the admin API."""
+        ...
+
+    @property
+    def admin_tokens(self) -> AdminTokens:
+        """What is kept of administrators' tokens."""
+        ...
 
     @property
     def revocations(self) -> RevocationStore:

@@ -111,6 +111,53 @@ MIGRATIONS: Final = (
         "ALTER TABLE grants ADD COLUMN used_at REAL",
     ),
     ("ALTER TABLE leases ADD COLUMN delivery TEXT NOT NULL DEFAULT 'credential'",),
+    (
+        # The policy that is set through the admin API: every version of it, for ever, and the
+        # entries that the versions leave together.
+        """
+        CREATE TABLE policy_versions (
+            number INTEGER PRIMARY KEY AUTOINCREMENT,
+            made_at REAL NOT NULL,
+            made_by TEXT NOT NULL,
+            comment TEXT,
+            edits TEXT NOT NULL,
+            previous TEXT NOT NULL,
+            digest TEXT NOT NULL
+        ) STRICT
+        """,
+        """
+        CREATE TRIGGER policy_versions_are_not_edited BEFORE UPDATE ON policy_versions BEGIN
+            SELECT RAISE(ABORT, 'a version of the policy never changes');
+        END
+        """,
+        """
+        CREATE TRIGGER policy_versions_are_not_deleted BEFORE DELETE ON policy_versions BEGIN
+            SELECT RAISE(ABORT, 'a version of the policy is never removed');
+        END
+        """,
+        """
+        CREATE TABLE policy_entries (
+            section TEXT NOT NULL CHECK (section IN
+                ('identity_sources', 'services', 'scopes', 'agents')),
+            name TEXT NOT NULL,
+            body TEXT NOT NULL,
+            version INTEGER NOT NULL REFERENCES policy_versions (number),
+            PRIMARY KEY (section, name)
+        ) STRICT, WITHOUT ROWID
+        """,
+        """
+        CREATE TABLE admin_tokens (
+            id TEXT PRIMARY KEY,
+            name TEXT NOT NULL,
+            digest BLOB NOT NULL,
+            permissions TEXT NOT NULL,
+            created_at INTEGER NOT NULL,
+            created_by TEXT NOT NULL,
+            expires_at INTEGER NOT NULL,
+            revoked_at INTEGER
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 
 _APPLICATION_ID: Final = 0x41544B42  # "ATKB": tells our databases from any other SQLite file

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Final
 from broker.errors import StorageError
 from broker.model import EnrolledKey
 from broker.storage import grants
+from broker.storage.admin_tokens import SqliteAdminTokens
 from broker.storage.committer import Committer
 from broker.storage.ended import all_revoked, is_ended
 from broker.storage.leases import SqliteLeases
+from broker.storage.policies import SqlitePolicies
 from broker.storage.revocations import SqliteRevocations
 from broker.storage.schema import open_database
 
@@ -41,7 +43,7 @@ _PURGE_CHUNK: Final = 5_000
 
 
 class SqliteStorage:
-    """Keep grants, revocations, claims, keys and leases in the SQLite database at `path`.
+    """Keep all durable records in the SQLite database at `path`.
 
     Raises `ConfigurationError`, saying what to do, if there is no usable database to be had.
     """
@@ -50,6 +52,8 @@ class SqliteStorage:
         self._committer = Committer(open_database(path), path)
         self.leases = SqliteLeases(self._committer)
         self.revocations = SqliteRevocations(self._committer, path.with_suffix(".revocations"))
+        self.policies = SqlitePolicies(self._committer)
+        self.admin_tokens = SqliteAdminTokens(self._committer)
 
     async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> Saved:
         """Store a grant and, in the same transaction, spend `claim`."""
