@@ -4,6 +4,8 @@
     |-- ConfigurationError      a setting, file or mode that a person must mend
     |   `-- PolicyError         one or more problems in policy documents, each with its place
     |-- InvalidRequest          the caller's request is malformed
+    |-- PolicyConflict          the policy is not what a change to it supposes
+    |-- AdminRefused            somebody who is no administrator, or not one who may
     |-- InvalidToken            a token or assertion was refused
     |-- TokenRefused            a request for a task token was refused, in OAuth's words
     |-- CredentialRefused       a request for a minted credential was refused
@@ -63,6 +65,30 @@ class InvalidRequest(BrokerError):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+
+class PolicyConflict(BrokerError):
+    """A change to the policy that supposes of it what is not so; nothing was changed.
+
+    `code` is a stable word: `exists`, `absent`, `changed`, `in_file` or `busy`.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class AdminRefused(BrokerError):
+    """A request to the admin API that was refused for who sent it.
+
+    `code` is a stable word: `unauthorized`, `too_many_failures` or `forbidden`; `detail` is for
+    the audit trail alone.
+    """
+
+    def __init__(self, code: str, message: str, *, detail: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.detail = detail
 
 
 class InvalidToken(BrokerError):

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     Parameters = Mapping[str, Sequence[str]]
 
 _ONCE: Final = frozenset(
-    {b"authorization", b"content-type", b"content-length", b"content-encoding"}
+    {
+        b"authorization",
+        b"content-encoding",
+        b"content-length",
+        b"content-type",
+        b"host",
+        b"origin",
+        b"sec-fetch-site",
+    }
 )
 
 
@@ -48,13 +56,19 @@ def read_head(scope: Scope, method: str = "POST") -> Mapping[bytes, bytes]:
     if scope["method"] != method:
         allowed = (b"allow", method.encode())
         raise Unreadable(405, f"only {method} is served here", "method", (allowed,))
+    headers = once(scope)
+    if scope["query_string"]:
+        raise Unreadable(400, "parameters go in the body: a URL ends up in logs", "query_string")
+    return headers
+
+
+def once(scope: Scope) -> Mapping[bytes, bytes]:
+    """Return the headers; raises `Unreadable` where one that must have one meaning has two."""
     headers: dict[bytes, bytes] = {}
     for name, value in scope["headers"]:
         if name in _ONCE and name in headers:
             raise Unreadable(400, f"header {name.decode()} is given twice", "headers")
         headers[name] = value
-    if scope["query_string"]:
-        raise Unreadable(400, "parameters go in the body: a URL ends up in logs", "query_string")
     return headers
 
 

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from broker import http
 from broker.api.app import ControlPlane, create_app
+from broker.app.admin import admin_app, judges
 from broker.app.authority import Authority
 from broker.app.backends import open_backends, open_vault, reference_check
 from broker.app.health import probes, unwell
@@ -27,6 +28,7 @@ from broker.app.worker import writer
 from broker.audit.journal import Journal, Rotation
 from broker.audit.redaction import redact_path
 from broker.audit.trail import AuditTrail
+from broker.changes.following import PolicyFollower
 from broker.exchange import Exchange
 from broker.gateway.base import Resource
 from broker.gateway.limits import GatewayLimits
@@ -65,8 +67,10 @@ class Broker:
     """A broker that is ready to serve, and the parts that need looking after while it does."""
 
     control: ASGIApp
+    admin: ASGIApp | None
     gateway: GatewayServer
     policies: PolicyStore
+    follower: PolicyFollower
     secrets: Secrets
     storage: SqliteStorage
     vault: VaultBackend | None
@@ -107,6 +111,7 @@ class _Opened:
     secrets: Secrets
     identities: Identities
     policies: PolicyStore
+    follower: PolicyFollower
 
 
 async def _open(settings: Settings, worker: Worker | None, stack: AsyncExitStack) -> _Opened:
@@ -126,8 +131,12 @@ async def _open(settings: Settings, worker: Worker | None, stack: AsyncExitStack
     identities = Identities(audiences, storage.enrolled_keys)
     stack.push_async_callback(identities.close)
     check = reference_check(settings, secrets.check)
-    policies = await open_policies(settings, check, identities, trail)
-    return _Opened(settings, worker, keys, trail, storage, vault, secrets, identities, policies)
+    kept = await storage.policies.kept()
+    policies = await open_policies(settings, check, identities, trail, kept)
+    follower = PolicyFollower(storage.policies, policies.put_beside, kept)
+    return _Opened(
+        settings, worker, keys, trail, storage, vault, secrets, identities, policies, follower
+    )
 
 
 def _join(opened: _Opened) -> Broker:
@@ -175,8 +184,10 @@ def _join(opened: _Opened) -> Broker:
     )
     return Broker(
         control=create_app(control),
+        admin=_admin(opened),
         gateway=gateway,
         policies=opened.policies,
+        follower=opened.follower,
         secrets=opened.secrets,
         storage=storage,
         vault=opened.vault,
@@ -185,6 +196,21 @@ def _join(opened: _Opened) -> Broker:
         grants=grants,
         revocations=revocations,
         tally=tally,
+    )
+
+
+def _admin(opened: _Opened) -> ASGIApp | None:
+    settings = opened.settings
+    if settings.admin.port is None:
+        return None
+    check = reference_check(settings, opened.secrets.check)
+    return admin_app(
+        settings,
+        storage=opened.storage,
+        trail=opened.trail,
+        policies=opened.policies,
+        follower=opened.follower,
+        judged_by=judges(settings, check, opened.identities),
     )
 
 
@@ -249,8 +275,10 @@ def _limits(settings: Settings) -> GatewayLimits:
 
 
 def _protected(settings: Settings) -> tuple[tuple[str, int], ...]:
-    """Return what no service may reach: the control plane, and the Vault that has the keys."""
+    """Return what no service may reach: the broker's own planes, the Vault that has the keys."""
     places = [(settings.control.host, settings.control.port)]
+    if settings.admin.port is not None:
+        places.append((settings.admin.host, settings.admin.port))
     if settings.vault.address is not None:
         vault = urlsplit(settings.vault.address)
         port = vault.port or (443 if vault.scheme == "https" else 80)

@@ -15,6 +15,7 @@ from broker.app.backends import open_backends, open_vault, reference_check
 from broker.app.home import Places, open_keys, open_storage
 from broker.app.identities import Identities
 from broker.app.listeners import bind
+from broker.changes.edits import documents_of
 from broker.errors import BrokerError, ConfigurationError, PolicyError, UpstreamError
 from broker.files import private_database, private_directory, read_private
 from broker.identity.base import Audiences
@@ -102,7 +103,9 @@ async def _stores_and_policy(settings: Settings, keys: Keys) -> AsyncIterator[Fi
         yield _leases(await storage.leases.leases())
         try:
             check = reference_check(settings, secrets.check)
-            policy = load_policy(read_policies(settings.policies), check_reference=check)
+            kept = documents_of(await storage.policies.kept())
+            documents = read_policies(settings.policies) + kept
+            policy = load_policy(documents, check_reference=check)
             identities = Identities(
                 Audiences(settings.issuer, settings.token_endpoint), storage.enrolled_keys
             )

@@ -56,6 +56,16 @@ class Identities:
         except ConfigurationError as error:
             raise PolicyError((Problem("identity_sources", 1, 1, str(error)),)) from None
 
+    def judge(self, policy: Policy) -> None:
+        """Raise as `prepare` does, and keep nothing: this policy may never come into force."""
+        try:
+            IdentityResolver(
+                self._sources.get((name, config)) or self._build(name, config)[0]
+                for name, config in policy.identity_sources.items()
+            )
+        except ConfigurationError as error:
+            raise PolicyError((Problem("identity_sources", 1, 1, str(error)),)) from None
+
     def adopt(self, policy: Policy) -> None:
         """Use the sources of `policy` from now on, and release those that it has not."""
         self._resolver = IdentityResolver(
@@ -95,21 +105,21 @@ class Identities:
     def _source(self, name: str, config: SourceConfig) -> Source:
         key = (name, config)
         if key not in self._sources:
-            self._sources[key] = self._build(name, config)
+            self._sources[key], client = self._build(name, config)
+            if client is not None:
+                self._clients[key] = client
         return self._sources[key]
 
-    def _build(self, name: str, config: SourceConfig) -> Source:
+    def _build(self, name: str, config: SourceConfig) -> tuple[Source, httpx.AsyncClient | None]:
         if not isinstance(config, OidcSourceConfig):
-            return LocalSource(name, self._enrolled, self._audiences)
+            return LocalSource(name, self._enrolled, self._audiences), None
         client = http.client(
             ca_file=config.ca_file,
             allow_private=config.allow_private,
             allow_loopback_http=True,  # policy has refused plain http to any other host
         )
         settings = OidcSettings(**config.model_dump(exclude=_NOT_OF_THE_SOURCE))
-        source = OidcSource(name, settings, self._audiences, partial(http.get_bytes, client))
-        self._clients[name, config] = client
-        return source
+        return OidcSource(name, settings, self._audiences, partial(http.get_bytes, client)), client
 
 
 async def _problem(source: OidcSource) -> str | None:

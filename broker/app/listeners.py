@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,20 +21,26 @@ BACKLOG: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Both listening sockets, and the settings with the ports that they have."""
+    """The listening sockets, and the settings with the ports that they have.
+
+    `admin` is None where the admin API is off.
+    """
 
     settings: Settings
     control: socket.socket
     gateway: socket.socket
+    admin: socket.socket | None = None
 
     def close(self) -> None:
-        """Close both."""
+        """Close all."""
         self.control.close()
         self.gateway.close()
+        if self.admin is not None:
+            self.admin.close()
 
 
 def bind(settings: Settings, *, shared: bool = False) -> Listeners:
-    """Listen on both; a port of 0 becomes a free one, and a derived issuer follows it.
+    """Listen on all; a port of 0 becomes a free one, and a derived issuer follows it.
 
     `shared` is for one of several workers, whose supervisor has the ports by `reserve`: the
     system gives each new connection to one of those that listen.
@@ -41,33 +48,37 @@ def bind(settings: Settings, *, shared: bool = False) -> Listeners:
     Raises:
         ConfigurationError: an address cannot be bound; says why and what to do.
     """
-    return _both(settings, _listen_shared if shared else _listen)
+    return _all(settings, _listen_shared if shared else _listen)
 
 
 def reserve(settings: Settings) -> Listeners:
-    """Take both ports, as `bind` does, and accept nothing on them.
+    """Take all ports, as `bind` does, and accept nothing on them.
 
     Processes of the same user may then listen on them, if they share; nobody else may.
     """
-    return _both(settings, _reserve)
+    return _all(settings, _reserve)
 
 
-def _both(settings: Settings, open_: Callable[[socket.socket, Any], None]) -> Listeners:
-    control = _bind("control", settings.control.host, settings.control.port, open_)
-    try:
-        gateway = _bind("gateway", settings.gateway.host, settings.gateway.port, open_)
-    except BaseException:
-        control.close()
-        raise
+def _all(settings: Settings, open_: Callable[[socket.socket, Any], None]) -> Listeners:
+    places = {"control": settings.control, "gateway": settings.gateway, "admin": settings.admin}
+    with ExitStack() as stack:
+        bound = {
+            what: stack.enter_context(_bind(what, place.host, place.port, open_))
+            for what, place in places.items()
+            if place.port is not None
+        }
+        stack.pop_all()
+    ports = {what: listener.getsockname()[1] for what, listener in bound.items()}
     derived = settings.issuer == settings.control_url
-    bound = replace(
+    settings = replace(
         settings,
-        control=replace(settings.control, port=control.getsockname()[1]),
-        gateway=replace(settings.gateway, port=gateway.getsockname()[1]),
+        control=replace(settings.control, port=ports["control"]),
+        gateway=replace(settings.gateway, port=ports["gateway"]),
+        admin=replace(settings.admin, port=ports.get("admin")),
     )
-    return Listeners(
-        replace(bound, issuer=bound.control_url) if derived else bound, control, gateway
-    )
+    if derived:
+        settings = replace(settings, issuer=settings.control_url)
+    return Listeners(settings, bound["control"], bound["gateway"], bound.get("admin"))
 
 
 def _listen(listener: socket.socket, address: Any) -> None:
@@ -107,7 +118,9 @@ def _bind(
 
 
 def _problem(what: str, host: str, port: int, error: OSError) -> str:
-    setting = f"{what}.port in broker.toml, BROKER_{what.upper()}_PORT or --{what}-port"
+    setting = f"{what}.port in broker.toml or BROKER_{what.upper()}_PORT"
+    if what != "admin":
+        setting = f"{setting} or --{what}-port".replace(" or BROKER", ", BROKER")
     if error.errno == errno.EADDRINUSE:
         return (
             f"{host}:{port} is in use, perhaps by a broker that is running already; "

@@ -7,10 +7,15 @@ import secrets
 import time
 from typing import TYPE_CHECKING, Final
 
+from broker.app.home import Places
+from broker.changes.edits import documents_of
 from broker.errors import AuditUnavailable, PolicyError
 from broker.model import AuditRecord
 from broker.policy.loader import load_policy
-from broker.reload import PolicyStore
+from broker.policy.references import check_reference
+from broker.reload import PolicyStore, read_policies
+from broker.storage.base import KeptPolicy
+from broker.storage.policies import read_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,9 +34,15 @@ _LOG: Final = logging.getLogger(__name__)
 
 
 async def open_policies(
-    settings: Settings, check: Callable[[str], None], identities: Identities, trail: Trail
+    settings: Settings,
+    check: Callable[[str], None],
+    identities: Identities,
+    trail: Trail,
+    kept: KeptPolicy,
 ) -> PolicyStore:
     """Return the store of the policy in force, whose sources `identities` uses from now on.
+
+    `kept` are the entries that stand beside the documents in files.
 
     Raises:
         PolicyError: the documents do not load; that is on record.
@@ -43,7 +54,7 @@ async def open_policies(
         return policy
 
     try:
-        store = PolicyStore(settings.policies, load)
+        store = PolicyStore(settings.policies, load, documents_of(kept))
     except PolicyError as error:
         await trail.record(_record(None, error.problems))
         raise
@@ -65,6 +76,32 @@ async def open_policies(
 
     store.subscribe(reloaded)
     return store
+
+
+def kept_policy(settings: Settings) -> KeptPolicy:
+    """Return the entries that the database keeps; none where there is no database yet.
+
+    For commands: it does not wait for an event loop. Raises `StorageError`.
+    """
+    if not Places(settings.home).database.exists():
+        return KeptPolicy(0)  # looking must create nothing
+    return read_kept(Places(settings.home).database)
+
+
+def kept_documents(settings: Settings) -> tuple[Document, ...]:
+    """Return the documents that `kept_policy` stands for."""
+    return documents_of(kept_policy(settings))
+
+
+def home_policy(settings: Settings, check: Callable[[str], None] = check_reference) -> Policy:
+    """Return the policy that the files and the database of a home make, for commands.
+
+    Raises:
+        PolicyError: they make none.
+        StorageError: the database cannot be read.
+    """
+    documents = read_policies(settings.policies) + kept_documents(settings)
+    return load_policy(documents, check_reference=check)
 
 
 def _record(version: str | None, problems: tuple[Problem, ...]) -> AuditRecord:

@@ -56,6 +56,7 @@ async def run(
             for work in (
                 *(() if broker.tally is None else (broker.tally.keep_published(),)),
                 broker.policies.watch(),
+                broker.follower.follow(),
                 broker.revocations.follow(),
                 broker.reaper.run(),
                 broker.proxied.look_after(),
@@ -70,6 +71,11 @@ async def run(
             control = ControlServer(broker.control, settings.drain)
             await control.start(listeners.control)
             stack.push_async_callback(control.close)
+            if broker.admin is not None and listeners.admin is not None:
+                admin = ControlServer(broker.admin, settings.drain)
+                await admin.start(listeners.admin)
+                stack.push_async_callback(admin.close)
+                _LOG.info("admin API %s", settings.admin_url)
             stack.enter_context(_little_garbage_collection())
             if worker is None:
                 urls = settings.control_url, settings.gateway_url

@@ -46,6 +46,7 @@ _SHAPES: Final[tuple[tuple[str, str], ...]] = (
     ("digitalocean-token", r"do[por]_v1_[0-9a-f]{40,80}"),
     ("telegram-token", rf"(?:bot)?\d{{8,10}}:{_URLSAFE}{{35}}(?![A-Za-z0-9_-])"),
     ("discord-token", rf"[MNO]{_URLSAFE}{{23,27}}\.{_URLSAFE}{{6}}\.{_URLSAFE}{{27,40}}"),
+    ("admin-token", r"atbadm_[0-9a-f]{12}_[0-9a-f]{64}"),
     ("vault-token", rf"hv[sbr]\.{_URLSAFE}{{20,300}}|s\.{_ID}{{24}}{_END}"),
     ("terraform-token", rf"{_ID}{{14}}\.atlasv1\.{_URLSAFE}{{40,90}}"),
     ("pulumi-token", r"pul-[0-9a-f]{40}"),

@@ -36,11 +36,10 @@ def show(
     """List agents; enrol them on this machine; grant them scopes."""
     if context.invoked_subcommand is not None:
         return
-    from broker.policy.loader import load_policy
-    from broker.reload import read_policies
+    from broker.app.policies import home_policy
 
     settings = output.settings_from(home)
-    agents = load_policy(read_policies(settings.policies)).agents
+    agents = home_policy(settings).agents
     keys = asyncio.run(_enrolled(settings))
     data: list[dict[str, Any]] = [
         {
@@ -173,15 +172,14 @@ def choose_agent(settings: Settings, given: str | None) -> str:
     Raises:
         ConfigurationError: there is none, or more than one.
     """
+    from broker.app.policies import home_policy
     from broker.cli.documents import require_name
-    from broker.policy.loader import load_policy
-    from broker.reload import read_policies
 
     if given is not None:
         require_name("an agent", given)
         return given
     known = {key.agent for key in asyncio.run(_enrolled(settings))}
-    known |= set(load_policy(read_policies(settings.policies)).agents)
+    known |= set(home_policy(settings).agents)
     return _only(known, "enrol one with `broker agents enroll NAME`")
 
 

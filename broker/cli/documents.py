@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import yaml
 
 from broker.app.backends import reference_check
+from broker.app.policies import kept_documents
 from broker.errors import ConfigurationError
 from broker.files import create_private, private_directory, replace_private
 from broker.policy.document import is_name
@@ -40,6 +41,7 @@ class Documents:
         self._check_reference = reference_check(settings)
         self._texts = {Path(each.name): each.text for each in read_policies(settings.policies)}
         self._there = frozenset(self._texts)
+        self._kept = kept_documents(settings)
         self._changed: list[Path] = []
 
     def add(self, name: str, text: str) -> Path:
@@ -69,8 +71,8 @@ class Documents:
 
     def check(self) -> Policy:
         """Return the policy that the documents make; raise `PolicyError` if they make none."""
-        documents = (Document(str(path), text) for path, text in self._texts.items())
-        return load_policy(documents, check_reference=self._check_reference)
+        documents = tuple(Document(str(path), text) for path, text in self._texts.items())
+        return load_policy(documents + self._kept, check_reference=self._check_reference)
 
     def write(self) -> tuple[Path, ...]:
         """Check all documents, then write those that changed; return where.

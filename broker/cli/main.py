@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from broker.cli import (
     add,
+    admin,
     agents,
     audit,
     credential,
@@ -45,13 +46,14 @@ GROUPS: Final = (
     policy,
     secret,
     revoke,
+    admin,
 )
 
 PANELS: Final = {
     "First use": ("dev", "init", "add", "token", "doctor"),
     "Run": ("serve", "credential"),
     "See": ("services", "scopes", "agents", "sessions", "leases", "logs", "audit"),
-    "Manage": ("policy", "secret", "revoke"),
+    "Manage": ("policy", "secret", "revoke", "admin"),
 }
 
 

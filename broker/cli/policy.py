@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from broker.cli import output
+from broker.cli import output, policy_history
 
 if TYPE_CHECKING:
     from broker.errors import Problem
@@ -29,11 +29,13 @@ _MARKS = {"error": "red", "warning": "yellow"}
 def register(app: typer.Typer) -> None:
     """Add the command group to `app`."""
     group = typer.Typer(
-        help="Check policies, run their tests, explain their answers.", no_args_is_help=True
+        help="Check policies, run their tests, explain their answers, look at their history.",
+        no_args_is_help=True,
     )
     group.command("check")(check)
     group.command("test")(run_tests)
     group.command("explain")(explain)
+    policy_history.register(group)
     app.add_typer(group, name="policy")
 
 
@@ -166,16 +168,16 @@ def _place(directory: Path | None, home: Path | None) -> Path:
 
 
 def _load(directory: Path | None, home: Path | None) -> Policy:
-    from broker.policy.loader import load_policy
-    from broker.reload import read_policies
-
     if directory is not None:
+        from broker.policy.loader import load_policy
+        from broker.reload import read_policies
+
         return load_policy(read_policies(directory))
     from broker.app.backends import reference_check
+    from broker.app.policies import home_policy
 
     settings = output.settings_from(home)
-    check = reference_check(settings)
-    return load_policy(read_policies(settings.policies), check_reference=check)
+    return home_policy(settings, reference_check(settings))
 
 
 def _problem(problem: Problem) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from broker.cli import output
-from broker.errors import ConfigurationError, InvalidRequest, did_you_mean
+from broker.errors import ConfigurationError, InvalidRequest, StorageError, did_you_mean
 
 if TYPE_CHECKING:
     from broker.model import Grant, RevocationKind, Session
@@ -115,11 +115,12 @@ def _require_known(
 
 
 def _in_policy(settings: Settings, kind: RevocationKind) -> set[str]:
-    from broker.policy.loader import load_policy
-    from broker.reload import read_policies
+    from broker.app.policies import home_policy
 
-    with suppress(ConfigurationError):  # a policy that does not load must not stop this
-        policy = load_policy(read_policies(settings.policies))
+    with suppress(
+        ConfigurationError, StorageError
+    ):  # a policy that does not load must not stop this
+        policy = home_policy(settings)
         return set(policy.agents if kind == "agent" else policy.scopes)
     return set()
 

@@ -189,12 +189,11 @@ def _refuse_values(verb: str, name: str, surplus: list[str]) -> None:
 
 def _users(settings: Settings, name: str) -> list[str]:
     """Return the services whose policy refers to the secret; none if the policy is broken."""
+    from broker.app.policies import home_policy
     from broker.errors import PolicyError
-    from broker.policy.loader import load_policy
-    from broker.reload import read_policies
 
     try:
-        services = load_policy(read_policies(settings.policies)).services
+        services = home_policy(settings).services
     except PolicyError:
         return []
     return [

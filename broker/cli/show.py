@@ -84,11 +84,10 @@ def scopes(
 
 
 def load(home: Any) -> Policy:
-    """Return the policy that the documents on disk make; raise `PolicyError` if they make none."""
-    from broker.policy.loader import load_policy
-    from broker.reload import read_policies
+    """Return the policy that files and the database make; raise `PolicyError` if they make none."""
+    from broker.app.policies import home_policy
 
-    return load_policy(read_policies(output.settings_from(home).policies))
+    return home_policy(output.settings_from(home))
 
 
 def _service(service: Service, policy: Policy, gateway_url: str) -> dict[str, Any]:

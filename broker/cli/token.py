@@ -73,12 +73,11 @@ def parameters(
 
 def _advice(settings: Settings, agent: str) -> str | None:
     """Return what the broker does not tell a stranger, and its policy shows whoever owns it."""
+    from broker.app.policies import home_policy
     from broker.errors import PolicyError
-    from broker.policy.loader import load_policy
-    from broker.reload import read_policies
 
     try:
-        known = load_policy(read_policies(settings.policies)).agents
+        known = home_policy(settings).agents
     except PolicyError:
         return "mend the policy: `broker policy check`"
     if agent not in known:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from broker.errors import ConfigurationError, did_you_mean
 from broker.settings.model import (
+    AdminSettings,
     AuditSettings,
     ControlSettings,
     GatewaySettings,
@@ -24,8 +25,18 @@ if TYPE_CHECKING:
 
 DEFAULT_HOME: Final = "~/.agent-token-broker"
 
-_ELSEWHERE: Final = frozenset({"BROKER_HOME", "BROKER_MASTER_KEY", "BROKER_DEBUG"})
-"""Variables that are read elsewhere: the home, the master key, the wish for tracebacks."""
+_ELSEWHERE: Final = frozenset(
+    {
+        "BROKER_HOME",
+        "BROKER_MASTER_KEY",
+        "BROKER_DEBUG",
+        "BROKER_ADMIN_TOKEN",
+        "BROKER_ADMIN_TOKEN_FILE",
+        "BROKER_ADMIN_CA_FILE",
+    }
+)
+"""Variables that are read elsewhere: the home, the master key, the wish for tracebacks, and what
+the Terraform provider is given."""
 
 _KUBERNETES_LINK: Final = re.compile(r"BROKER_(SERVICE_(HOST|PORT)|PORT$|PORT_\d+_(TCP|UDP))")
 """What Kubernetes sets in each pod of a namespace with a service named `broker`."""
@@ -33,6 +44,7 @@ _KUBERNETES_LINK: Final = re.compile(r"BROKER_(SERVICE_(HOST|PORT)|PORT$|PORT_\d
 _TABLES: Final[Mapping[str, type[Any]]] = {
     "control": ControlSettings,
     "gateway": GatewaySettings,
+    "admin": AdminSettings,
     "audit": AuditSettings,
     "vault": VaultSettings,
 }
@@ -185,6 +197,13 @@ def _build(home: Path, given: Mapping[tuple[str, str], _Given], problems: list[s
                 'by which https URL agents reach the broker, as in issuer = "https://..."'
             )
         chosen[""]["issuer"] = Settings(home, control=control).control_url
+    admin: AdminSettings = tables["admin"]
+    if admin.port is not None and admin.url is None and not is_loopback(admin.host):
+        problems.append(
+            f"admin.host is {admin.host!r}, and admin.url is not set: tokens must not cross a "
+            "network in the clear. Put TLS in front of it, and say in broker.toml by which https "
+            'URL administrators reach it, as in url = "https://..." in the table [admin]'
+        )
     return Settings(home=home, **chosen[""], **tables)
 
 

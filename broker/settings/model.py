@@ -38,6 +38,19 @@ class GatewaySettings:
 
 
 @dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """Where the admin API listens; without `port` it is off.
+
+    It has a listener of its own, so that a firewall can keep agents from it. `url` is how
+    administrators reach it, where that is not by `host` and `port`: requests must name its host.
+    """
+
+    host: str = field(default="127.0.0.1", metadata={"read": values.text})
+    port: int | None = field(default=None, metadata={"read": values.port})
+    url: str | None = field(default=None, metadata={"read": values.url})
+
+
+@dataclass(frozen=True, slots=True)
 class AuditSettings:
     """When the trail begins a new segment: `rotate_size` in bytes, `rotate_age` in seconds."""
 
@@ -96,6 +109,7 @@ class Settings:
     workers: int = field(default=1, metadata={"read": values.processes})
     control: ControlSettings = field(default_factory=ControlSettings)
     gateway: GatewaySettings = field(default_factory=GatewaySettings)
+    admin: AdminSettings = field(default_factory=AdminSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     vault: VaultSettings = field(default_factory=VaultSettings)
 
@@ -109,6 +123,14 @@ class Settings:
         """How agents reach the gateway."""
         local = values.authority(_reachable(self.gateway.host), self.gateway.port)
         return self.gateway.url or f"http://{local}"
+
+    @property
+    def admin_url(self) -> str | None:
+        """How administrators reach the admin API, or None where it is off."""
+        if self.admin.port is None:
+            return None
+        local = values.authority(_reachable(self.admin.host), self.admin.port)
+        return self.admin.url or f"http://{local}"
 
     @property
     def token_endpoint(self) -> str:

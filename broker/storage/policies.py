@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.errors import StorageError
 from broker.model import PolicyChange, PolicyEdit, PolicyEntry
 from broker.storage.base import KeptPolicy
+from broker.storage.schema import explain, open_database
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable
+    from pathlib import Path
 
     from broker.model import Section
     from broker.storage.committer import Committer
@@ -80,6 +83,19 @@ class SqlitePolicies:
             return tuple(map(_checked, rows))
 
         return await self._committer.run(read)
+
+
+def read_kept(path: Path) -> KeptPolicy:
+    """Return what the database at `path` keeps, for those who keep no store open.
+
+    Raises `StorageError` if it cannot be read, and `ConfigurationError` if it is none of ours.
+    """
+    with closing(open_database(path)) as connection:
+        try:
+            connection.execute("BEGIN")  # both of one moment
+            return KeptPolicy(_last(connection), _entries(connection))
+        except sqlite3.Error as error:
+            raise StorageError(f"{path}: {explain(error)}") from None
 
 
 def _last(connection: sqlite3.Connection) -> int:

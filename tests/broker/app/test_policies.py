@@ -13,6 +13,7 @@ from broker.errors import AuditUnavailable, PolicyError
 from broker.identity.base import Audiences
 from broker.model import AuditRecord
 from broker.settings import Settings
+from broker.storage.base import KeptPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,7 +70,7 @@ class Bench:
     async def open(self) -> PolicyStore:
         """Open the store."""
         check = reference_check(self.settings)
-        return await open_policies(self.settings, check, self.identities, self.trail)
+        return await open_policies(self.settings, check, self.identities, self.trail, KeptPolicy(0))
 
     @property
     def decisions(self) -> list[str]:

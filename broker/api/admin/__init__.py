@@ -1,0 +1,1 @@
+"""The admin API: on a listener of its own, for administrators' tokens alone."""

@@ -1,0 +1,67 @@
+"""Keep the policy that is in force in step with what the store keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from broker.changes.edits import documents_of
+from broker.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from broker.policy.source import Document
+    from broker.storage.base import KeptPolicy, PolicyHistory
+
+POLL_SECONDS: Final = 0.5
+"""How long a change by another process may go unnoticed, but for the time to load it."""
+
+_log: Final = logging.getLogger(__name__)
+
+
+class PolicyFollower:
+    """Keep what one process has in force in step with the store that all share.
+
+    `put` puts the kept entries' documents in force; `kept` is what was put in force at first.
+    """
+
+    def __init__(
+        self,
+        history: PolicyHistory,
+        put: Callable[[tuple[Document, ...]], Awaitable[None]],
+        kept: KeptPolicy,
+    ) -> None:
+        self._history: Final = history
+        self._put: Final = put
+        self._number = kept.number
+
+    async def catch_up(self) -> None:
+        """Put in force what is new; raise `StorageError` if that cannot be known."""
+        number = await self._history.number()
+        if number == self._number:
+            return
+        if number < self._number:
+            _log.error(
+                "the database has forgotten versions %d to %d of the policy: it was restored "
+                "from an older copy; version %d is in force",
+                *(number + 1, self._number, number),
+            )
+        kept = await self._history.kept()
+        await self._put(documents_of(kept))
+        self._number = kept.number
+
+    async def follow(self) -> None:
+        """Catch up for ever; while the store cannot be read, the last policy stays in force."""
+        failing = False
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                await self.catch_up()
+            except StorageError as error:
+                if not failing:
+                    _log.error("changes to the policy cannot be read: %s", error)
+                failing = True
+            else:
+                failing = False
