@@ -20,6 +20,7 @@ pytest_plugins = (
     "tests.components.tls",
     "tests.fakes.issuer",
     "tests.fakes.token_bench",
+    "tests.fakes.admin_bench",
     "tests.fakes.gateway",
     "tests.fakes.aws_gateway",
     "tests.fakes.github_bench",

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from broker.policy.source import Document
     from broker.storage.base import KeptPolicy, PolicyHistory
 
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,7 @@ class KeptPolicies:
     def __init__(self, history: PolicyHistory, judges: Judges) -> None:
         self._history: Final = history
         self._judges: Final = judges
+        self._changing: Final = asyncio.Lock()
 
     async def judge(
         self, edits: Sequence[Edit], assumed: Mapping[str, frozenset[str]]
@@ -98,12 +99,13 @@ class KeptPolicies:
         problems = secrets_in(edits)
         if problems:
             raise PolicyError(problems)
-        for _ in range(_ATTEMPTS):
-            kept = await self._history.kept()
-            self._require_expected(kept, edits)
-            changed = await self._store(kept, edits, by, comment, now)
-            if changed is not None:
-                return changed
+        async with self._changing:  # one after the other here; other processes may be faster
+            for _ in range(_ATTEMPTS):
+                kept = await self._history.kept()
+                self._require_expected(kept, edits)
+                changed = await self._store(kept, edits, by, comment, now)
+                if changed is not None:
+                    return changed
         raise PolicyConflict("busy", "others are changing the policy all the time; try again")
 
     async def rollback(self, number: int, *, by: str, comment: str | None, now: float) -> Changed:

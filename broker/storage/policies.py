@@ -62,7 +62,12 @@ class SqlitePolicies:
             newest = connection.execute(
                 "SELECT digest FROM policy_versions WHERE number = ?", (after,)
             ).fetchone()
-            chained = replace(change, number=after + 1, previous=newest[0] if newest else "")
+            chained = replace(
+                change,
+                number=after + 1,
+                made_at=float(change.made_at),  # as it is read again, and its digest with it
+                previous=newest[0] if newest else "",
+            )
             made = replace(chained, digest=_digest(chained))
             _insert(connection, made)
             for edit in made.edits:

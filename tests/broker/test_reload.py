@@ -311,3 +311,55 @@ class TestWatch:
             file.write(text)
         await until(lambda: told)
         assert all(one.policy.scopes["stripe.refund"].deny for one in told)
+
+
+class TestBeside:
+    """Documents that are kept elsewhere make one policy with those of the directory."""
+
+    def beside(self, rule: str) -> tuple[Document, ...]:
+        body = f'{{"scopes": {{"stripe.more": {{"service": "stripe", "allow": ["{rule}"]}}}}}}'
+        return (Document("api:scopes/stripe.more", body),)
+
+    def test_they_are_there_from_the_beginning(self, folder: Path) -> None:
+        store = PolicyStore(folder, beside=self.beside("GET /x"))
+        assert "stripe.more" in store.current.scopes
+        assert store.documents[-1].name == "api:scopes/stripe.more"
+        assert len(store.documents) == 2
+
+    async def test_they_are_in_force_once_they_are_put_beside(self, folder: Path) -> None:
+        store = PolicyStore(folder)
+        told: list[Reload] = []
+        store.subscribe(told.append)
+        await store.put_beside(self.beside("GET /x"))
+        assert store.current.scopes["stripe.more"].allow == ("GET /x",)
+        await store.put_beside(self.beside("GET /y"))
+        assert store.current.scopes["stripe.more"].allow == ("GET /y",)
+        await store.put_beside(())
+        assert "stripe.more" not in store.current.scopes
+        assert len(told) == 3
+
+    async def test_bad_ones_keep_the_last_good_policy_until_they_are_mended(
+        self, folder: Path
+    ) -> None:
+        store = PolicyStore(folder, beside=self.beside("GET /x"))
+        await store.put_beside(self.beside("GOT /x"))
+        assert store.current.scopes["stripe.more"].allow == ("GET /x",)
+        assert store.documents[-1:] == self.beside("GET /x")
+        assert str(store.problems[0]).startswith("api:scopes/stripe.more:1:")
+        await store.put_beside(self.beside("GET /y"))
+        assert store.problems == ()
+        assert store.current.scopes["stripe.more"].allow == ("GET /y",)
+
+    async def test_they_stay_when_files_change(self, folder: Path) -> None:
+        store = PolicyStore(folder, beside=self.beside("GET /x"))
+        (folder / "other.yaml").write_text("scopes: {}")
+        store.reload()
+        assert "stripe.more" in store.current.scopes
+
+    async def test_a_name_in_both_is_refused_naming_both(self, folder: Path) -> None:
+        store = PolicyStore(folder)
+        scopes = Document("api:scopes/stripe.refund", '{"scopes": {"stripe.refund": {}}}')
+        await store.put_beside((scopes,))
+        told = " ".join(map(str, store.problems))
+        assert "api:scopes/stripe.refund:1:" in told
+        assert str(folder / "small.yaml") in told

@@ -100,3 +100,14 @@ async def test_sources_that_cannot_be_built_refuse_the_policy(
 ) -> None:
     with pytest.raises(PolicyError, match=told):
         identities.prepare(policy(source))
+
+
+async def test_a_policy_that_is_only_judged_leaves_nothing_behind(
+    identities: Identities, fake_issuer: FakeIssuer
+) -> None:
+    ci = f"ci: {{type: oidc, issuer: '{fake_issuer.url}', allow_private: true}}"
+    identities.judge(policy(ci, LOCAL))
+    assert not identities._sources
+    assert not identities._clients
+    with pytest.raises(PolicyError, match="own issuer"):
+        identities.judge(policy(f"me: {{type: oidc, issuer: '{BROKER}'}}"))

@@ -11,6 +11,7 @@ import pytest
 from broker.app.listeners import bind, reserve
 from broker.errors import ConfigurationError
 from broker.settings import ControlSettings, GatewaySettings, Settings
+from broker.settings.model import AdminSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,3 +108,21 @@ def test_nobody_else_shares_reserved_ports() -> None:
             take(reserved.settings)
     worker.close()
     reserved.close()
+
+
+def test_the_admin_api_listens_only_if_it_is_given_a_port(taken: int) -> None:
+    listeners = bind(ANY)
+    listeners.close()
+    assert listeners.admin is None
+    assert listeners.settings.admin_url is None
+    listeners = bind(replace(ANY, admin=AdminSettings(port=0)))
+    try:
+        assert listeners.admin is not None
+        port = listeners.admin.getsockname()[1]
+        assert listeners.settings.admin.port == port != 0
+        assert listeners.settings.admin_url == f"http://127.0.0.1:{port}"
+    finally:
+        listeners.close()
+    with pytest.raises(ConfigurationError, match="BROKER_ADMIN_PORT") as refusal:
+        bind(replace(ANY, admin=AdminSettings(port=taken)))
+    assert "--admin-port" not in str(refusal.value)

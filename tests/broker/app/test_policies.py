@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.app.backends import reference_check
-from broker.app.home import create_home
+from broker.app.home import Places, create_home, open_storage
 from broker.app.identities import Identities
-from broker.app.policies import open_policies
+from broker.app.policies import home_policy, kept_documents, kept_policy, open_policies
+from broker.changes.edits import canonical
 from broker.errors import AuditUnavailable, PolicyError
 from broker.identity.base import Audiences
-from broker.model import AuditRecord
+from broker.model import AuditRecord, PolicyChange, PolicyEdit, PolicyEntry
 from broker.settings import Settings
 from broker.storage.base import KeptPolicy
+from tests.fakes.admin_bench import STRIPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,3 +150,33 @@ async def test_a_reload_that_cannot_be_recorded_is_logged(
     bench.document.write_text(BAD)
     store.reload()
     assert "the disk is full" in caplog.text
+
+
+async def test_what_the_database_keeps_is_policy_for_commands_too(bench: Bench) -> None:
+    bench.document.write_text(GOOD)
+    assert kept_policy(bench.settings) == KeptPolicy(0)
+    assert not Places(bench.settings.home).database.exists()
+    storage = open_storage(bench.settings)
+    edit = PolicyEdit("services", "s", canonical(STRIPE))
+    await storage.policies.commit(PolicyChange(0, "a", None, (edit,)), 0)
+    kept = await storage.policies.kept()
+    await storage.close()
+    assert kept_policy(bench.settings) == kept
+    assert set(home_policy(bench.settings).services) == {"s"}
+    (document,) = kept_documents(bench.settings)
+    assert document.name == "api:services/s"
+    bench.document.write_text(GOOD + "services: {s: {provider: http_api}}\n")
+    with pytest.raises(PolicyError, match="defined twice: here and at"):
+        home_policy(bench.settings)
+
+
+async def test_a_broker_starts_with_what_the_database_keeps(bench: Bench) -> None:
+    bench.document.write_text(GOOD)
+    change = PolicyChange(0, "a", None, (), 1)
+    kept = KeptPolicy(1, (PolicyEntry("services", "s", canonical(STRIPE), change),))
+    check = reference_check(bench.settings)
+    with pytest.raises(PolicyError, match="BROKER_VAULT_ADDRESS") as refusal:
+        await open_policies(bench.settings, check, bench.identities, bench.trail, kept)
+    assert "api:services/s:" in str(refusal.value)
+    store = await open_policies(bench.settings, lambda _: None, bench.identities, bench.trail, kept)
+    assert set(store.current.services) == {"s"}

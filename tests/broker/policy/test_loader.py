@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.errors import ConfigurationError, PolicyError
-from broker.policy.loader import Document, load_policy
+from broker.policy.loader import Document, find_problems, load_policy
 from broker.policy.source import read
 from tests.fakes.policies import PLUGINS, SMALL, changed, policy, problems
 
@@ -427,3 +427,39 @@ def test_any_text_loads_or_is_refused(text: str) -> None:
 @given(st.integers(0, len(SMALL)), st.integers(0, len(SMALL)))
 def test_a_mutilated_document_loads_or_is_refused(first: int, second: int) -> None:
     assert outcome([SMALL[:first] + SMALL[second:]])
+
+
+class TestAssumedNames:
+    """What is said of a policy some of whose entries cannot be told yet."""
+
+    SCOPE = "scopes: {x.read: {service: later, allow: ['GET /**']}}"
+    AGENT = (
+        "agents: {a: {trust: [{source: later, claims: {sub: a}}], scopes: [x.read, later.read]}}"
+    )
+
+    def found(self, *texts: str, **assumed: str) -> list[str]:
+        named = {section: frozenset([name]) for section, name in assumed.items()}
+        documents = [Document(f"{number}.yaml", text) for number, text in enumerate(texts)]
+        return [one.message for one in find_problems(documents, named, plugins=PLUGINS)]
+
+    def test_without_them_they_are_missing(self) -> None:
+        assert self.found(self.SCOPE) == ["scope 'x.read': unknown service 'later'; there are none"]
+        assert len(self.found(self.SCOPE, self.AGENT)) == 3
+
+    def test_names_that_are_assumed_can_be_referred_to(self) -> None:
+        assumed = {"services": "later", "identity_sources": "later", "scopes": "later.read"}
+        assert self.found(self.SCOPE, self.AGENT, **assumed) == []
+
+    def test_what_every_scope_says_is_looked_at_all_the_same(self) -> None:
+        wrong = self.SCOPE.replace("GET", "GOT")
+        (problem,) = self.found(wrong, services="later")
+        assert "'GOT' is not a method" in problem
+
+    def test_an_entry_that_is_assumed_is_not_looked_at(self) -> None:
+        broken = "services: {later: {provider: nothing}}"
+        assert self.found(broken, self.SCOPE, services="later") == []
+        assert self.found(broken) != []
+
+    def test_a_name_that_is_near_to_an_assumed_one_is_told(self) -> None:
+        (problem,) = self.found(self.SCOPE.replace("later", "latr"), services="later")
+        assert "did you mean 'later'?" in problem

@@ -152,3 +152,26 @@ def test_several_workers_cannot_share_one_unwrapping(tmp_path: Path) -> None:
     assert "vault.secret_id_wrapped" in problem
     write(tmp_path, wrapped.replace("workers = 2", "workers = 1"))
     assert load_settings(tmp_path, {}).workers == 1
+
+
+def test_the_admin_api_is_off_unless_it_is_given_a_port(tmp_path: Path) -> None:
+    assert load_settings(tmp_path, {}).admin_url is None
+    settings = load_settings(tmp_path, {"BROKER_ADMIN_PORT": "8702"})
+    assert settings.admin_url == "http://127.0.0.1:8702"
+    given = {"BROKER_ADMIN_PORT": "8702", "BROKER_ADMIN_URL": "https://admin.example"}
+    assert load_settings(tmp_path, given).admin_url == "https://admin.example"
+
+
+def test_tokens_of_administrators_cross_no_network_in_the_clear(tmp_path: Path) -> None:
+    open_to_all = {"BROKER_ADMIN_PORT": "8702", "BROKER_ADMIN_HOST": "0.0.0.0"}  # noqa: S104
+    (problem,) = problems(tmp_path, open_to_all)
+    assert "admin.url is not set" in problem
+    url = {"BROKER_ADMIN_URL": "http://broker.example.com"}
+    assert "https" in problems(tmp_path, open_to_all | url)[0]
+    url = {"BROKER_ADMIN_URL": "https://broker.example.com"}
+    assert load_settings(tmp_path, open_to_all | url).admin.host == "0.0.0.0"  # noqa: S104
+
+
+def test_what_the_terraform_provider_is_given_is_no_mistake(tmp_path: Path) -> None:
+    names = ("BROKER_ADMIN_TOKEN", "BROKER_ADMIN_TOKEN_FILE", "BROKER_ADMIN_CA_FILE")
+    load_settings(tmp_path, dict.fromkeys(names, "x"))
