@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.audit.patterns import PRIVATE_KEY, SHAPE, kind_at
-from broker.errors import InvalidRequest, Problem
+from broker.errors import InvalidRequest
 from broker.policy.document import SECTIONS, is_name
 from broker.policy.merging import merge
-from broker.policy.writing import entry_document, field_at
+from broker.policy.source import Place
+from broker.policy.writing import entry_document, fields_by_place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from broker.errors import Problem
     from broker.policy.source import Document
     from broker.storage.base import KeptPolicy
 
@@ -78,17 +80,21 @@ def edit_documents(edits: Iterable[Edit]) -> tuple[Document, ...]:
 def findings(problems: Iterable[Problem], documents: Iterable[Document]) -> tuple[Finding, ...]:
     """Return problems with the entry and the field that each is about, where it is about one."""
     by_name = {document.name: document for document in documents}
-    return tuple(_finding(problem, by_name.get(problem.file)) for problem in problems)
-
-
-def _finding(problem: Problem, document: Document | None) -> Finding:
-    origin, _, key = problem.file.partition(":")
-    if document is None or origin != ORIGIN:
-        place = f"{problem.file}:{problem.line}:{problem.column}"
-        return Finding(problem.message, None, None, "", place)
-    section, _, name = key.partition("/")
-    field = dotted(field_at(document, problem.line, problem.column))
-    return Finding(problem.message, section, name, field, None)
+    fields: dict[str, Mapping[tuple[int, int], tuple[str | int, ...]]] = {}
+    found = []
+    for problem in problems:
+        origin, _, key = problem.file.partition(":")
+        document = by_name.get(problem.file)
+        if document is None or origin != ORIGIN:
+            place = f"{problem.file}:{problem.line}:{problem.column}"
+            found.append(Finding(problem.message, None, None, "", place))
+            continue
+        if document.name not in fields:
+            fields[document.name] = fields_by_place(document)
+        path = fields[document.name].get((problem.line, problem.column), ())
+        section, _, name = key.partition("/")
+        found.append(Finding(problem.message, section, name, dotted(path), None))
+    return tuple(found)
 
 
 def dotted(path: Sequence[str | int]) -> str:
@@ -137,33 +143,27 @@ def require_comment(comment: str | None) -> None:
         raise InvalidRequest(
             f"a comment is one line of at most {_LONGEST_COMMENT} characters", field="comment"
         )
-    if _credential_in(comment) is not None:
+    if _kind(comment) is not None:
         raise InvalidRequest("the comment holds what looks like a credential", field="comment")
 
 
 def secrets_in(edits: Iterable[Edit]) -> tuple[Problem, ...]:
     """Return the places of values that look like secrets: these are referred to, never kept."""
-    problems = []
+    problems: list[Problem] = []
     for edit in edits:
+        found = [(path, kind) for path, text in _texts(edit.body, ()) if (kind := _kind(text))]
+        if not found:
+            continue
         document = entry_document(ORIGIN, edit.section, edit.name, edit.body)
-        for path, text in _texts(edit.body, ()):
-            kind = _credential_in(text)
-            if kind is not None:
-                message = (
-                    f"{edit.place}: a value looks like a secret ({kind}); put it into a secret "
-                    "backend, such as with `broker secret put`, and write its reference here"
-                )
-                problems.append(Problem(document.name, *_place(document, path), message))
+        entry = merge((document,), [])[edit.section].get(edit.name)
+        for path, kind in found:
+            message = (
+                f"{edit.place}: a value looks like a secret ({kind}); put it into a secret "
+                "backend, such as with `broker secret put`, and write its reference here"
+            )
+            place = entry.node.place_of(path) if entry else Place(document.name, 1, 1)
+            problems.append(place.problem(message))
     return tuple(problems)
-
-
-def _place(document: Document, path: tuple[str | int, ...]) -> tuple[int, int]:
-    sections = merge((document,), [])
-    entry = next((entry for entries in sections.values() for entry in entries.values()), None)
-    if entry is None:
-        return 1, 1
-    place = entry.node.place_of(path)
-    return place.line, place.column
 
 
 def _texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:
@@ -178,7 +178,7 @@ def _texts(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str 
             yield from _texts(inner, (*path, index))
 
 
-def _credential_in(text: str) -> str | None:
+def _kind(text: str) -> str | None:
     match = SHAPE.search(text)
     if match is not None:
         return kind_at(text, match.start())

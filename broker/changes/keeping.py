@@ -77,11 +77,7 @@ class KeptPolicies:
         """
         require_sound(edits)
         kept = await self._history.kept()
-        documents = self._judges.files() + _documents_after(kept, edits)
-        problems = secrets_in(edits)
-        if not problems:
-            problems = await asyncio.to_thread(self._problems, documents, assumed)
-        return findings(problems, documents)
+        return await asyncio.to_thread(self._findings, kept, edits, assumed)
 
     async def change(
         self, edits: Sequence[Edit], *, by: str, comment: str | None, now: float
@@ -96,9 +92,6 @@ class KeptPolicies:
         """
         require_sound(edits)
         require_comment(comment)
-        problems = secrets_in(edits)
-        if problems:
-            raise PolicyError(problems)
         async with self._changing:  # one after the other here; other processes may be faster
             for _ in range(_ATTEMPTS):
                 kept = await self._history.kept()
@@ -130,14 +123,25 @@ class KeptPolicies:
     async def _store(
         self, kept: KeptPolicy, edits: Sequence[Edit], by: str, comment: str | None, now: float
     ) -> Changed | None:
-        documents = self._judges.files() + _documents_after(kept, edits)
-        policy = await asyncio.to_thread(self._judges.load, documents)
+        policy = await asyncio.to_thread(self._load, kept, edits)
         made = _effective(kept, edits)
         if not made:
             return Changed(None, kept, policy)
         change = PolicyChange(now, by, comment, made)
         stored = await self._history.commit(change, kept.number)
         return None if stored is None else Changed(stored, await self._history.kept(), policy)
+
+    def _load(self, kept: KeptPolicy, edits: Sequence[Edit]) -> Policy:
+        problems = secrets_in(edits)
+        if problems:
+            raise PolicyError(problems)
+        return self._judges.load(self._judges.files() + _documents_after(kept, edits))
+
+    def _findings(
+        self, kept: KeptPolicy, edits: Sequence[Edit], assumed: Mapping[str, frozenset[str]]
+    ) -> tuple[Finding, ...]:
+        documents = self._judges.files() + _documents_after(kept, edits)
+        return findings(secrets_in(edits) or self._problems(documents, assumed), documents)
 
     def _problems(
         self, documents: tuple[Document, ...], assumed: Mapping[str, frozenset[str]]

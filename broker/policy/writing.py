@@ -22,23 +22,20 @@ _NEVER_WRAP: Final = 1 << 30
 def entry_document(origin: str, section: str, name: str, body: Any) -> Document:
     """Return a document of one entry; `body` is what JSON can hold, `origin` where it is kept.
 
-    It is written as JSON, in which no two values begin at the same place: `field_at` finds the
-    field back that a problem is about.
+    It is written as JSON, in which no two values begin at the same place: `fields_by_place` finds
+    the field back that a problem is about.
     """
     text = json.dumps({section: {name: body}}, ensure_ascii=False, indent=1, allow_nan=False)
     return Document(f"{origin}:{section}/{name}", text)
 
 
-def field_at(document: Document, line: int, column: int) -> tuple[str | int, ...]:
-    """Return the path within an `entry_document`'s entry of what stands at this place.
-
-    Empty for the entry as a whole, and for a place at which nothing begins.
-    """
-    for root in read(document, []):
-        for path, place_line, place_column in _places(root, ()):
-            if (place_line, place_column) == (line, column):
-                return path[2:]
-    return ()
+def fields_by_place(document: Document) -> dict[tuple[int, int], tuple[str | int, ...]]:
+    """Return the path within an `entry_document`'s entry of what begins at a line and column."""
+    return {
+        (line, column): path[2:]
+        for root in read(document, [])
+        for path, line, column in _places(root, ())
+    }
 
 
 def _places(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -26,11 +27,12 @@ from broker.policy.document import SECTIONS
 from broker.policy.merging import merge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Sequence
 
     from starlette.requests import Request
 
     from broker.administrators import Administrator
+    from broker.changes.edits import Edit
     from broker.changes.keeping import Changed, KeptPolicies
     from broker.changes.recorded import RecordedChanges
     from broker.policy.engine import Policy
@@ -78,15 +80,16 @@ class PolicyPages:
         del who
         section = request.path_params["section"]
         _require_section(section)
-        return _json({"entries": list(self._entries(await self._history.kept(), section))})
+        kept = await self._history.kept()
+        return _json({"entries": await asyncio.to_thread(self._entries, kept, section)})
 
     async def entry(self, request: Request, who: Administrator) -> Response:
         """Return one entry; its etag stands in the header, too."""
         del who
         section, name = request.path_params["section"], request.path_params["name"]
         _require_section(section)
-        kept = await self._history.kept()
-        found = next((one for one in self._entries(kept, section) if one["name"] == name), None)
+        entries = await asyncio.to_thread(self._entries, await self._history.kept(), section)
+        found = next((one for one in entries if one["name"] == name), None)
         if found is None:
             return problem(404, "not_found", f"there is no {section}/{name[:80]}")
         etag = {"ETag": f'"{found["etag"]}"'} if found["etag"] else {}
@@ -110,8 +113,7 @@ class PolicyPages:
                 edits, by=who.subject, comment=asked.comment, source=_source(request)
             )
         except PolicyError as error:
-            documents = documents_of(await self._history.kept())
-            return _refused(error, (*documents, *edit_documents(edits)))
+            return await self._refused(error, edits)
         named = {(edit.section, edit.name) for edit in edits}
         return _json(_changed(changed, named))
 
@@ -123,8 +125,7 @@ class PolicyPages:
                 asked.version, by=who.subject, comment=asked.comment, source=_source(request)
             )
         except PolicyError as error:
-            then = await self._history.kept(asked.version)
-            return _refused(error, documents_of(then))
+            return await self._refused(error, (), asked.version)
         return _json(_changed(changed, set()))
 
     async def versions(self, request: Request, who: Administrator) -> Response:
@@ -135,12 +136,27 @@ class PolicyPages:
         found = await self._history.versions(before, min(limit, _MOST_VERSIONS))
         return _json({"versions": list(map(change_data, found))})
 
-    def _entries(self, kept: KeptPolicy, section: str) -> Iterator[dict[str, Any]]:
-        yield from (entry_data(entry) for entry in kept.entries if entry.section == section)
+    async def _refused(
+        self, error: PolicyError, edits: Sequence[Edit], number: int | None = None
+    ) -> Response:
+        """Answer with the fields at fault in the edits and in what was kept at `number`."""
+        kept = await self._history.kept(number)
+
+        def told() -> list[dict[str, Any]]:
+            documents = (*documents_of(kept), *edit_documents(edits))
+            return [finding_data(one) for one in findings(error.problems, documents)]
+
+        detail = f"the policy would not load, and nothing was changed: {error.problems[0].message}"
+        members = {"problems": await asyncio.to_thread(told)}
+        return problem(422, "policy_refused", detail, members=members)
+
+    def _entries(self, kept: KeptPolicy, section: str) -> list[dict[str, Any]]:
         _, documents = self._in_force()
         files = [one for one in documents if not one.name.startswith(f"{ORIGIN}:")]
-        for entry in merge(files, [])[section].values():
-            yield file_entry_data(section, entry)
+        return [
+            *(entry_data(entry) for entry in kept.entries if entry.section == section),
+            *(file_entry_data(section, entry) for entry in merge(files, [])[section].values()),
+        ]
 
 
 def _changed(changed: Changed, named: set[tuple[str, str]]) -> dict[str, Any]:
@@ -155,12 +171,6 @@ def _changed(changed: Changed, named: set[tuple[str, str]]) -> dict[str, Any]:
             if (entry.section, entry.name) in named
         ],
     }
-
-
-def _refused(error: PolicyError, documents: tuple[Document, ...]) -> Response:
-    problems = [finding_data(one) for one in findings(error.problems, documents)]
-    detail = f"the policy would not load, and nothing was changed: {error.problems[0].message}"
-    return problem(422, "policy_refused", detail, members={"problems": problems})
 
 
 def _require_section(section: str) -> None:
