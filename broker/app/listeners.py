@@ -60,12 +60,16 @@ def reserve(settings: Settings) -> Listeners:
 
 
 def _all(settings: Settings, open_: Callable[[socket.socket, Any], None]) -> Listeners:
-    places = {"control": settings.control, "gateway": settings.gateway, "admin": settings.admin}
+    places = {
+        "control": (settings.control.host, settings.control.port),
+        "gateway": (settings.gateway.host, settings.gateway.port),
+        "admin": (settings.admin.host, settings.admin.port),
+    }
     with ExitStack() as stack:
         bound = {
-            what: stack.enter_context(_bind(what, place.host, place.port, open_))
-            for what, place in places.items()
-            if place.port is not None
+            what: stack.enter_context(_bind(what, host, port, open_))
+            for what, (host, port) in places.items()
+            if port is not None
         }
         stack.pop_all()
     ports = {what: listener.getsockname()[1] for what, listener in bound.items()}

@@ -123,6 +123,22 @@ def test_a_change_by_a_command_reaches_a_broker_that_runs(admin: Admin, demo_api
     assert admin.http.get("/policy/agents/late").status_code == 404
 
 
+def test_all_workers_learn_of_a_change(home: Home, demo_api: int) -> None:
+    home, url = with_admin(home)
+    token = create_token(home)
+    several = replace(home, environment={**home.environment, "BROKER_WORKERS": "2"})
+    with running(several) as served, Admin(served, url, token) as admin:
+        assert admin.change(*write_scope(demo_api)).status_code == 200
+        version = admin.http.get("/policy").json()["policy_version"]
+
+        def everywhere() -> bool:
+            asked = {"Authorization": f"Bearer {token}", "Connection": "close"}
+            answers = [served.http.get(f"{url}/admin/v1/policy", headers=asked) for _ in range(12)]
+            return {one.json()["policy_version"] for one in answers} == {version}
+
+        wait_until(everywhere, "all workers to have the new policy")
+
+
 def test_a_token_that_is_revoked_is_refused_at_once(admin: Admin) -> None:
     assert admin.http.get("/self").status_code == 200
     admin.served.home.run("admin", "token", "revoke", "ci")
