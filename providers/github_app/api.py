@@ -63,7 +63,7 @@ class GithubApi:
         self._secrets: Final = dependencies.secrets
         self._http: Final = dependencies.http
         self._clock: Final = dependencies.clock
-        self._limited_until = 0.0
+        self._limited_until = {True: 0.0, False: 0.0}  # for the App itself, and for its tokens
         self._proof: _Proof | None = None
 
     async def as_app(self, method: str, path: str, body: bytes | None = None) -> Answer:
@@ -71,14 +71,7 @@ class GithubApi:
 
         While GitHub limits the App nothing is sent: who goes on asking is locked out for longer.
         """
-        wait = self._limited_until - self._clock()
-        if wait > 0:
-            raise _limited(wait, None)
-        answer = await self._call(method, path, await self._app_jwt(), body)
-        pause = _pause(answer, self._clock())
-        if pause is not None:
-            self._limited_until = self._clock() + pause
-            raise _limited(pause, answer.status)
+        answer = await self._ask(None, method, path, body)
         if answer.status == httpx.codes.UNAUTHORIZED:
             raise ProviderError(
                 f"GitHub does not take the proof that this is App {self._config.app_id} (401): "
@@ -91,8 +84,21 @@ class GithubApi:
         return answer
 
     async def as_token(self, method: str, path: str, token: str) -> Answer:
-        """Call with an installation token."""
-        return await self._call(method, path, token, None)
+        """Call with an installation token, which has limits of its own; they, too, are kept to."""
+        return await self._ask(token, method, path, None)
+
+    async def _ask(self, token: str | None, method: str, path: str, body: bytes | None) -> Answer:
+        """Call GitHub, as the App or with a token, unless it wants to be left alone just now."""
+        of_app = token is None
+        wait = self._limited_until[of_app] - self._clock()
+        if wait > 0:
+            raise _limited(wait, None)
+        answer = await self._call(method, path, token or await self._app_jwt(), body)
+        pause = _pause(answer, self._clock())
+        if pause is not None:
+            self._limited_until[of_app] = self._clock() + pause
+            raise _limited(pause, answer.status)
+        return answer
 
     async def _app_jwt(self) -> str:
         """Return the App's proof of who it is, good for minutes from now."""

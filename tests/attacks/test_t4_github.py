@@ -1,4 +1,4 @@
-"""T4: GitHub is never asked for a token that could do everything, from policy to lease.
+"""T4, R2, R3: GitHub is never asked for a token that could do everything, from policy to lease.
 
 GitHub's default for a list that is left out is all there is: every repository of the
 installation, every permission of the App.
@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from broker import http
 from broker.errors import CredentialRefused, CredentialUnavailable, PolicyError
+from broker.leases.reaper import LONGEST_PAUSE
 from providers.base import Dependencies
 from providers.github_app import PLUGIN
+from providers.github_app.api import GithubApi
 from providers.github_app.provider import GithubApp
 from tests.fakes.github import Reply, refused
 from tests.fakes.github_bench import PEM, Values
@@ -205,3 +207,59 @@ async def test_r1_a_token_that_may_have_been_lost_stays_in_sight_for_its_hour(de
     assert "SECRET" not in (lease.problem or "")
     await desk.bench.reap(2)
     assert (await desk.bench.only()).state == "expired"
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 502, 503])
+async def test_r2_a_caller_is_told_after_a_bounded_number_of_calls(desk: Desk, status: int) -> None:
+    desk.load(SCOPE)
+    desk.github.replies["POST"] = [refused(status)] * 50
+    before = len(desk.github.calls)
+    with pytest.raises(CredentialUnavailable) as error:
+        await desk.deliver()
+    assert error.value.retryable == (status >= 429)
+    assert len(desk.github.calls) - before <= 5
+    assert "SECRET" not in str(error.value)
+
+
+async def test_r2_a_token_is_revoked_however_long_that_takes(desk: Desk) -> None:
+    desk.load(SCOPE)
+    await desk.deliver()
+    await desk.bench.revoke()
+    failures = [refused(status) for status in (500, 502, 503, 429, 403)] * 6
+    desk.github.replies["DELETE"] = list(failures)
+    await desk.bench.reap()
+    while (lease := await desk.bench.only()).state == "revoking":
+        assert (lease.attempts, bool(lease.problem)) == (
+            len(failures) - len(desk.github.replies["DELETE"]),
+            True,
+        )
+        assert desk.github.live
+        assert await desk.bench.storage.leases.counts() == {"revoking": 1}
+        await desk.bench.reap(LONGEST_PAUSE)
+    assert (lease.due_at, desk.github.live) == (None, {})
+    assert desk.github.replies["DELETE"] == []
+    assert lease.attempts == len(failures)
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+async def test_r3_revocation_wins_over_a_token_that_is_being_minted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    desk.load(SCOPE)
+    call = GithubApi._call
+
+    async def racing(self: GithubApi, method: str, *given: Any) -> Any:
+        if method == "POST" and side == "before":
+            await desk.bench.revoke()
+        answer = await call(self, method, *given)
+        if method == "POST" and side == "after":
+            await desk.bench.revoke()
+        return answer
+
+    monkeypatch.setattr(GithubApi, "_call", racing)
+    with pytest.raises(CredentialRefused, match="revoked"):
+        await desk.deliver()
+    assert len(desk.github.orders) == 1
+    await desk.bench.reap()
+    assert desk.github.live == {}
+    assert (await desk.bench.only()).state == "revoked"

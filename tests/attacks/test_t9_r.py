@@ -239,11 +239,54 @@ def _is_unavailable(site: Site, token: str) -> None:
     assert time.monotonic() - began < 30  # a bound against hangs
 
 
-@pytest.mark.parametrize("side", SIDES)
-def test_r3_revocation_wins_over_a_credential_that_is_being_minted(site: Site, side: Side) -> None:
+def test_r2_a_vault_that_is_slow_is_not_waited_for_for_ever(site: Site) -> None:
     with site.broker():
         token = site.token()
-        site.proxy.hold(("creds/brief", side))
+        site.proxy.hold(("creds/brief", "after"))
+        _is_unavailable(site, token)
+        assert len(site.postgres.users()) == 1  # it was made, and nobody was told
+        site.proxy.release()
+        wait_until(lambda: site.states() == {"revoked"}, "revocation", 60)
+        assert site.postgres.users() == set()
+
+
+def test_r2_a_login_that_has_expired_ends_nothing_and_forgets_nothing(
+    site: Site, sealable_openbao: OpenBao
+) -> None:
+    proof = Path(site.home.environment["BROKER_VAULT_TOKEN_FILE"])
+    admin = sealable_openbao.admin
+    with site.broker():
+        token = site.token()
+        assert site.collect(token).is_success
+        policies = admin.auth.token.lookup(proof.read_text())["data"]["policies"]
+        admin.auth.token.revoke(proof.read_text())
+        began = time.monotonic()
+        refused = site.collect(token)
+        assert refused.status_code in {502, 503}
+        assert "Vault" in refused.json()["detail"]
+        assert time.monotonic() - began < 30  # a bound against hangs
+        site.revoke(site.leases()[0].grant)
+        wait_until(
+            lambda: any(lease.attempts >= 2 for lease in site.leases()), "attempts to revoke", 60
+        )
+        assert len(site.postgres.users()) == 1
+        told = json.loads(site.home.run("leases", "--json"))
+        assert [(one["state"], bool(one["problem"])) for one in told] == [("revoking", True)]
+        proof.write_text(
+            admin.auth.token.create(policies=policies, ttl="30m")["auth"]["client_token"]
+        )
+        wait_until(lambda: site.postgres.users() == set(), "revocation", 60)
+        wait_until(lambda: site.states() == {"revoked"}, "all to be over", 30)
+
+
+@pytest.mark.parametrize("step", ["creds/brief", "sys/leases/renew"])
+@pytest.mark.parametrize("side", SIDES)
+def test_r3_revocation_wins_over_a_credential_that_is_being_minted(
+    site: Site, side: Side, step: str
+) -> None:
+    with site.broker():
+        token = site.token()
+        site.proxy.hold((step, side))
         asking = site.collect_apart(token)
         site.proxy.wait_until_held()
         site.revoke(site.leases()[0].grant)

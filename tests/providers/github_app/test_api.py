@@ -131,6 +131,21 @@ async def test_a_secondary_limit_is_known_by_what_it_is_called(github_bench: Git
     assert "in 60 s" in str(await refusal(github_bench))
 
 
+async def test_r2_a_limit_on_tokens_is_kept_to_and_does_not_stop_the_app(
+    github_bench: GithubBench,
+) -> None:
+    github = caller(github_bench)
+    github_bench.github.replies["DELETE"] = [refused(403, retry_after="40")]
+    for _ in range(3):
+        with pytest.raises(ProviderError, match="limits how often") as error:
+            await github.as_token("DELETE", "installation/token", "ghs_x")
+        assert error.value.retryable
+    assert len(github_bench.github.calls) == 1
+    assert (await github.as_app("GET", LOOKUP)).status == 200
+    github_bench.clock.ahead += 41
+    assert (await github.as_token("DELETE", "installation/token", "ghs_x")).status == 401
+
+
 async def test_another_refusal_is_no_limit(github_bench: GithubBench) -> None:
     github_bench.github.replies["GET"] = [refused(403, x_ratelimit_remaining="4999")]
     assert (await caller(github_bench).as_app("GET", LOOKUP)).status == 403
