@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
+_PLAIN_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER: Final = re.compile(FIELD_NAME.pattern + rb":" + FIELD_VALUE.pattern)
 _LINE_BYTES: Final = 4096
@@ -96,6 +97,10 @@ class ChunkedBody:
 
     def feed(self, data: bytes) -> bytes:
         """Return the chunks' content in `data`; raise `Malformed` for anything unclear."""
+        if not (self._left or self._buffer or self._trailing):
+            whole = _whole_chunk(data)
+            if whole:
+                return whole
         if self._buffer:
             data, self._buffer = self._buffer + data, b""
         content: list[bytes] = []
@@ -157,6 +162,15 @@ class ChunkedBody:
         )
         if too_long or not _TRAILER.fullmatch(line):
             raise Malformed("the trailer section is too long or not made of header fields")
+
+
+def _whole_chunk(data: bytes) -> bytes:
+    """Return the content of `data` if it is one chunk, as an event mostly comes; nothing if not."""
+    line = _PLAIN_LINE.match(data)
+    if line is None or not data.endswith(b"\r\n"):
+        return b""
+    start, end = line.end(), len(data) - 2
+    return data[start:end] if int(line[1], 16) == end - start else b""
 
 
 def chunk(content: bytes) -> bytes:

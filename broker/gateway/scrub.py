@@ -75,7 +75,10 @@ class Scrubber:
 
         The rest may be the beginning of a secret: it is to be sifted again with what follows.
         """
-        return self._replace(data, self._hits(data), self._first_open(data, 0))
+        hits, cut = self._hits(data), self._first_open(data, 0)
+        if not hits and cut == len(data):
+            return data, b""
+        return self._replace(data, hits, cut)
 
     def scrub_head(self, head: bytes) -> bytes:
         """Return a response head without the secrets; the same object if there are none in it.

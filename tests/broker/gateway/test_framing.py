@@ -134,3 +134,32 @@ def test_an_unfinished_body_is_not_done() -> None:
 def test_what_is_written_is_read_back(parts: list[bytes]) -> None:
     wire = b"".join(map(chunk, parts)) + LAST_CHUNK
     assert feed(ChunkedBody(), wire) == (b"".join(parts), b"")
+
+
+@given(st.lists(st.binary(min_size=1, max_size=300), max_size=5))
+def test_chunks_that_come_one_by_one_are_read_as_in_one_piece(parts: list[bytes]) -> None:
+    body = ChunkedBody()
+    assert [body.feed(chunk(part)) for part in parts] == parts
+    assert body.feed(b"0\r\n\r\nnext") == b""
+    assert body.done
+    assert body.rest == b"next"
+
+
+def test_what_looks_like_a_chunk_inside_of_one_is_content() -> None:
+    inner = chunk(b"hello")
+    body = ChunkedBody()
+    assert body.feed(b"%x\r\n" % (2 * len(inner))) == b""
+    assert body.feed(inner) == inner
+    assert body.feed(inner) == inner
+    assert body.feed(b"\r\n0\r\n\r\n") == b""
+    assert body.done
+
+
+def test_what_looks_like_a_chunk_among_trailers_is_none() -> None:
+    body = ChunkedBody()
+    assert body.feed(b"0\r\n") == b""
+    with pytest.raises(Malformed):
+        body.feed(chunk(b"hello"))
+    half = ChunkedBody()
+    assert half.feed(b"1") == b""
+    assert half.feed(b"5\r\nhello\r\n") == b"hello\r\n"
