@@ -9,11 +9,13 @@
     |-- InvalidToken            a token or assertion was refused
     |-- TokenRefused            a request for a task token was refused, in OAuth's words
     |-- CredentialRefused       a request for a minted credential was refused
+    |   `-- TooManyCredentials  by a limit of the policy that is reached
     |-- UpstreamError           something the broker depends on refused or failed
     |   |-- IssuerUnavailable   an issuer's discovery document or keys could not be had
     |   |-- SecretUnavailable   a secret could not be read
     |   `-- CredentialUnavailable   a provider could not mint a credential
     |-- StorageError            durable records could not be read or written
+    |   `-- LimitsUnavailable   requests cannot be counted, so none that has limits may pass
     `-- AuditUnavailable        the trail cannot record, so nothing may happen
 
 Texts are for the person who must fix the cause and never hold a secret. HTTP statuses are
@@ -108,13 +110,21 @@ class TokenRefused(BrokerError):
 
     `error` is the code that the caller gets (RFC 6749, 5.2; RFC 8693, 2.2.2), the message its
     description; `cause` is a stable word for the audit trail, and `detail` says there what the
-    caller is not told. `operation` is that record's own, once it is written.
+    caller is not told. `operation` is that record's own, once it is written. `retry_after` is
+    for a limit that is reached: in how many seconds to ask again.
     """
 
     def __init__(
-        self, error: str, message: str, *, cause: str | None = None, detail: str | None = None
+        self,
+        error: str,
+        message: str,
+        *,
+        cause: str | None = None,
+        detail: str | None = None,
+        retry_after: int | None = None,
     ) -> None:
         super().__init__(message)
+        self.retry_after = retry_after
         self.error = error
         self.cause = cause or error
         self.detail = detail
@@ -136,6 +146,15 @@ class CredentialRefused(BrokerError):
         self.rule = rule
         self.allowed = allowed
         self.operation: str | None = None
+
+
+class TooManyCredentials(CredentialRefused):
+    """A request for a minted credential that `limit` refuses for `retry_after` seconds."""
+
+    def __init__(self, limit: str, retry_after: int) -> None:
+        super().__init__("limit_exceeded", f"the limit is reached: {limit}")
+        self.limit = limit
+        self.retry_after = retry_after
 
 
 class UpstreamError(BrokerError):
@@ -169,6 +188,10 @@ class CredentialUnavailable(UpstreamError):
 
 class StorageError(BrokerError):
     """Durable records could not be read or written."""
+
+
+class LimitsUnavailable(StorageError):
+    """Requests cannot be counted now, so that none which has limits may pass."""
 
 
 class AuditUnavailable(BrokerError):

@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from broker.errors import AuditUnavailable, BrokerError, InvalidToken, TokenRefused
 from broker.identity.base import LOCAL_ISSUER, UnverifiedToken
+from broker.limits.tokens import count_token
 from broker.model import AuditRecord, Deny, Grant, Identity
 from broker.storage.base import ReplayClaim
-from broker.token_request import ACCESS, EXCHANGE, read
+from broker.token_request import ACCESS, EXCHANGE, read, refusal_delay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from broker.audit.base import Trail
+    from broker.limits.limiter import Limiter
     from broker.policy.engine import Policy
     from broker.storage.base import Storage
     from broker.token_request import TokenRequest
@@ -32,10 +34,6 @@ ACTION: Final = "token.exchange"
 
 DEEPEST_DELEGATION: Final = 4
 """How many ancestors a grant may have."""
-
-REFUSAL_TIME: Final = 0.05
-"""In seconds: a proof that is not accepted is answered after a whole multiple of this, so that
-the time the broker took does not tell which issuers and agents it knows."""
 
 _REPLAY_LEEWAY: Final = 60.0
 """Added to a proof's own end, in seconds; more than any identity source allows for clocks."""
@@ -85,7 +83,8 @@ class Exchange:
 
     `policy` returns the policy in force; `parent` returns the grant of one of our own task
     tokens or raises `InvalidToken`; `targets` are the values of `resource` and `audience` that
-    mean this broker or its gateway. `clock` is wall time in seconds since the epoch.
+    mean this broker or its gateway. `clock` is wall time in seconds since the epoch. Without a
+    `limiter` an agent with a rate gets no token.
     """
 
     def __init__(  # noqa: PLR0913 - the parts of the flow, each by its name
@@ -99,6 +98,7 @@ class Exchange:
         trail: Trail,
         issuer: str,
         targets: Iterable[str],
+        limiter: Limiter | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -110,6 +110,7 @@ class Exchange:
         self._tokens: Final = tokens
         self._trail: Final = trail
         self._issuer: Final = issuer
+        self._limiter: Final = limiter
         self._targets: Final = frozenset(target.rstrip("/") for target in targets)
         self._clock: Final = clock
         self._monotonic: Final = monotonic
@@ -130,6 +131,7 @@ class Exchange:
             self._check_targets(request)
             attempt.caller = caller = await self._identify(request)
             attempt.grant = grant = self._decide(attempt, request, caller)
+            await count_token(self._limiter, self._policy(), grant)
             await self._trail.record(attempt.record("intent", "allow"))
             await self._save(request, caller, grant)
             token = self._tokens.issue(grant)
@@ -316,11 +318,6 @@ def one_use(identity: Identity) -> ReplayClaim | None:
     if identity.replay != "single_use":
         return None
     return ReplayClaim(identity.issuer, identity.token_id, identity.expires_at + _REPLAY_LEEWAY)
-
-
-def refusal_delay(elapsed: float) -> float:
-    """Return how long to wait yet with an answer that took `elapsed` seconds to find."""
-    return (elapsed // REFUSAL_TIME + 1) * REFUSAL_TIME - elapsed
 
 
 class _Attempt:

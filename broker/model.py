@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from broker.allowance import Limits
     from providers.base import Delivery, Plugin, TokenSlot, Upstream
 
 Risk = Literal["low", "medium", "high"]
@@ -70,16 +71,18 @@ class Scope:
     websocket: bool = False
     description: str | None = None
     registries: tuple[str, ...] = ()
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """A named principal; `max_ttl` is in seconds."""
+    """A named principal; `max_ttl` is in seconds, `limits` are over all of its grants."""
 
     name: str
     scopes: tuple[str, ...]
     max_ttl: int | None = None
     description: str | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,10 @@ _ASSERTION_TYPES: Final = (
     "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
 )
 
+REFUSAL_TIME: Final = 0.05
+"""In seconds: a proof that is not accepted is answered after a whole multiple of this, so that
+the time the broker took does not tell which issuers and agents it knows."""
+
 REPEATABLE: Final = frozenset({"resource", "audience"})
 PARAMETERS: Final = REPEATABLE | {
     "actor_token",
@@ -292,3 +296,8 @@ def _require(values: Mapping[str, str], name: str) -> str:
 
 def _malformed(message: str) -> TokenRefused:
     return TokenRefused("invalid_request", message, cause="malformed")
+
+
+def refusal_delay(elapsed: float) -> float:
+    """Return how long to wait yet with a refusal that took `elapsed` seconds to find."""
+    return (elapsed // REFUSAL_TIME + 1) * REFUSAL_TIME - elapsed

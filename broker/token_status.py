@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 from broker.errors import AuditUnavailable, BrokerError, InvalidToken, TokenRefused
-from broker.exchange import one_use, refusal_delay
+from broker.exchange import one_use
 from broker.identity.base import LOCAL_ISSUER, UnverifiedToken
 from broker.model import AuditRecord, Deny
 from broker.revoked import revocation
-from broker.token_request import read_question
+from broker.token_request import read_question, refusal_delay
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

@@ -16,6 +16,7 @@ pytest_plugins = (
     "tests.components.oidc",
     "tests.components.openbao",
     "tests.components.postgres",
+    "tests.components.redis",
     "tests.components.terraform",
     "tests.components.tls",
     "tests.fakes.issuer",
@@ -25,4 +26,5 @@ pytest_plugins = (
     "tests.fakes.aws_gateway",
     "tests.fakes.github_bench",
     "tests.fakes.lease_bench",
+    "tests.fakes.limited",
 )

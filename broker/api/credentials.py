@@ -20,7 +20,9 @@ from broker.errors import (
     AuditUnavailable,
     CredentialRefused,
     CredentialUnavailable,
+    LimitsUnavailable,
     StorageError,
+    TooManyCredentials,
     did_you_mean,
 )
 
@@ -44,6 +46,7 @@ _STATUS: Final = {
     "delivery_refused": 403,
     "reason_required": 403,
     "too_many_credentials": 429,
+    "limit_exceeded": 429,
 }
 _HEADERS: Final = (
     (b"content-type", b"application/json"),
@@ -220,6 +223,9 @@ def _problem(error: Exception) -> Response:
     if isinstance(error, AuditUnavailable):
         text = "the audit trail cannot record, so nothing is minted; try again later"
         return problem(503, "audit_unavailable", text, headers={"Retry-After": "5"})
+    if isinstance(error, LimitsUnavailable):
+        text = "requests cannot be counted now, so nothing is minted; try again later"
+        return problem(503, "limits_unavailable", text, headers={"Retry-After": "5"})
     if isinstance(error, StorageError):
         text = "the broker's storage does not work; try again later"
         return problem(503, "storage_unavailable", text, headers={"Retry-After": "5"})
@@ -238,5 +244,10 @@ def _refusal(refusal: CredentialRefused) -> Response:
     elif refusal.code in {"invalid_token", "insufficient_scope"}:
         challenge = f'Bearer realm="credentials", error="{refusal.code}"'
         headers["WWW-Authenticate"] = challenge
-    members = {"rule": refusal.rule, "allowed": list(refusal.allowed)} if refusal.rule else None
+    members: dict[str, Any] = {}
+    if refusal.rule:
+        members = {"rule": refusal.rule, "allowed": list(refusal.allowed)}
+    if isinstance(refusal, TooManyCredentials):
+        headers["Retry-After"] = str(refusal.retry_after)
+        members["limit"] = refusal.limit
     return problem(status, refusal.code, str(refusal), headers=headers, members=members)

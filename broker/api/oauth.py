@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from broker.errors import AuditUnavailable, StorageError, TokenRefused
+from broker.errors import AuditUnavailable, LimitsUnavailable, StorageError, TokenRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,6 +58,9 @@ def refused(refusal: TokenRefused, status: int = 400) -> Answer:
     if isinstance(refusal, UnreadableRequest):
         status = refusal.status
         headers += refusal.headers
+    if refusal.retry_after is not None:
+        status = 429
+        headers.append((b"retry-after", b"%d" % refusal.retry_after))
     return _error(status, refusal.error, str(refusal), headers)
 
 
@@ -65,6 +68,8 @@ def unavailable(error: Exception, consequence: str) -> Answer:
     """Ask the caller to come again; `consequence` is what an audit failure means here."""
     if isinstance(error, AuditUnavailable):
         message = f"the audit trail cannot record, so {consequence}"
+    elif isinstance(error, LimitsUnavailable):
+        message = "requests cannot be counted now"
     elif isinstance(error, StorageError):
         message = "the broker's storage does not work"
     else:

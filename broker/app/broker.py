@@ -17,6 +17,7 @@ from broker.api.app import ControlPlane, create_app
 from broker.app.admin import admin_app, judges
 from broker.app.authority import Authority
 from broker.app.backends import open_backends, open_vault, reference_check
+from broker.app.counts import open_counts
 from broker.app.health import probes, unwell
 from broker.app.home import Places, open_keys, open_storage
 from broker.app.identities import Identities
@@ -40,6 +41,7 @@ from broker.leases.base import LeaseDesk
 from broker.leases.minting import Leases
 from broker.leases.proxied import Proxied
 from broker.leases.reaper import Reaper
+from broker.limits.limiter import Limiter
 from broker.policy.plugins import InstalledPlugins
 from broker.revocations import Revocations
 from broker.secrets.reader import ProviderSecrets, Secrets
@@ -48,10 +50,11 @@ from broker.tokens import TaskTokens
 from providers.base import Dependencies
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from starlette.types import ASGIApp
 
+    from broker.api.health import Health
     from broker.app.home import Keys
     from broker.app.worker import Worker
     from broker.keys.signing import KeySet
@@ -79,6 +82,7 @@ class Broker:
     grants: Grants
     revocations: Revocations
     tally: Tally | None
+    limiter: Limiter
 
 
 @asynccontextmanager
@@ -112,6 +116,7 @@ class _Opened:
     identities: Identities
     policies: PolicyStore
     follower: PolicyFollower
+    limiter: Limiter
 
 
 async def _open(settings: Settings, worker: Worker | None, stack: AsyncExitStack) -> _Opened:
@@ -134,8 +139,20 @@ async def _open(settings: Settings, worker: Worker | None, stack: AsyncExitStack
     kept = await storage.policies.kept()
     policies = await open_policies(settings, check, identities, trail, kept)
     follower = PolicyFollower(storage.policies, policies.put_beside, kept)
+    limiter = Limiter(open_counts(settings, storage))
+    stack.push_async_callback(limiter.counts.close)
     return _Opened(
-        settings, worker, keys, trail, storage, vault, secrets, identities, policies, follower
+        settings,
+        worker,
+        keys,
+        trail,
+        storage,
+        vault,
+        secrets,
+        identities,
+        policies,
+        follower,
+        limiter,
     )
 
 
@@ -156,8 +173,9 @@ def _join(opened: _Opened) -> Broker:
     )
     proxied = Proxied(desk, grants.is_revoked)
     authority = Authority(opened.policies, grants, dependencies, proxied)
-    leases = Leases(desk, policy=authority.policy, grant=authority.parent)
+    leases = Leases(desk, policy=authority.policy, grant=authority.parent, limiter=opened.limiter)
     registry = CollectorRegistry()
+    registry.register(opened.limiter)
     gateway = _gateway(opened, authority, registry)
 
     def learn(news: Sequence[Revocation], as_of: float) -> None:
@@ -176,7 +194,7 @@ def _join(opened: _Opened) -> Broker:
         _exchange(opened, authority, tokens),
         settings.issuer,
         opened.keys.signing.public_jwks,
-        probes(opened.policies, trail, storage, opened.identities, opened.vault, tally),
+        _probes(opened, tally),
         registry,
         leases,
         _status(opened, authority, revocations),
@@ -196,6 +214,19 @@ def _join(opened: _Opened) -> Broker:
         grants=grants,
         revocations=revocations,
         tally=tally,
+        limiter=opened.limiter,
+    )
+
+
+def _probes(opened: _Opened, tally: Tally | None) -> Mapping[str, Callable[[], Awaitable[Health]]]:
+    return probes(
+        opened.policies,
+        opened.trail,
+        opened.storage,
+        opened.identities,
+        opened.limiter.counts,
+        opened.vault,
+        tally,
     )
 
 
@@ -225,6 +256,7 @@ def _exchange(opened: _Opened, authority: Authority, tokens: TaskTokens) -> Exch
         trail=opened.trail,
         issuer=settings.issuer,
         targets=(settings.issuer, settings.token_endpoint, settings.gateway_url),
+        limiter=opened.limiter,
     )
 
 
@@ -254,6 +286,7 @@ def _gateway(opened: _Opened, authority: Authority, registry: CollectorRegistry)
         limits=_limits(settings),
         metrics=metrics,
         protected=_protected(settings),
+        limiter=opened.limiter,
     )
 
 

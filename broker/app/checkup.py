@@ -12,11 +12,18 @@ import httpx
 
 from broker import http
 from broker.app.backends import open_backends, open_vault, reference_check
+from broker.app.counts import open_counts
 from broker.app.home import Places, open_keys, open_storage
 from broker.app.identities import Identities
 from broker.app.listeners import bind
 from broker.changes.edits import documents_of
-from broker.errors import BrokerError, ConfigurationError, PolicyError, UpstreamError
+from broker.errors import (
+    BrokerError,
+    ConfigurationError,
+    LimitsUnavailable,
+    PolicyError,
+    UpstreamError,
+)
 from broker.files import private_database, private_directory, read_private
 from broker.identity.base import Audiences
 from broker.keys.sealing import master_key_file
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
     from broker.model import Lease
     from broker.policy.engine import Policy
     from broker.settings import Settings
+    from broker.storage.base import Storage
 
 MOST_SKEW: Final = 15.0
 """How far, in seconds, our clock may be from another's: half of what proofs are forgiven."""
@@ -77,7 +85,7 @@ def _files(places: Places) -> Iterator[Finding]:
     looks: list[tuple[Callable[[Path], object], Path]] = [
         *((private_directory, path) for path in directories),
         *((read_private, path) for path in (*keys, *sorted(places.agents.glob("*.pem")))),
-        *((private_database, path) for path in (places.database, places.secrets)),
+        *((private_database, path) for path in (places.database, places.secrets, places.limits)),
     ]
     problems = 0
     for look, path in looks:
@@ -115,6 +123,8 @@ async def _stores_and_policy(settings: Settings, keys: Keys) -> AsyncIterator[Fi
             for problem in error.problems:
                 yield Finding("policy", "problem", str(problem))
             return
+        if settings.limits.url is not None:
+            yield await _limits(settings, storage)
         if policy.warnings:
             told = f"{_number(policy.warnings, 'warning')}; see `broker policy check`"
             yield Finding("policy", "warning", told)
@@ -127,6 +137,19 @@ async def _stores_and_policy(settings: Settings, keys: Keys) -> AsyncIterator[Fi
             yield finding
         async for finding in _issuers(policy, identities):
             yield finding
+
+
+async def _limits(settings: Settings, storage: Storage) -> Finding:
+    """Say whether the brokers' common counts can be reached."""
+    counts = open_counts(settings, storage)
+    try:
+        await counts.check()
+    except LimitsUnavailable as error:
+        told = f"{error}; until it can, requests that have limits are refused"
+        return Finding("limits", "problem", told)
+    finally:
+        await counts.close()
+    return Finding("limits", "ok", "the server that counts for all brokers answers")
 
 
 def _leases(leases: Sequence[Lease]) -> Finding:

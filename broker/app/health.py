@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.api.health import OK, Health
-from broker.errors import SecretUnavailable, StorageError
+from broker.errors import LimitsUnavailable, SecretUnavailable, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from broker.app.identities import Identities
     from broker.app.tally import Tally
     from broker.audit.trail import AuditTrail
+    from broker.limits.base import Counts
     from broker.reload import PolicyStore
     from broker.secrets.vault import VaultBackend
     from broker.storage.base import Storage
@@ -24,6 +25,7 @@ def probes(  # noqa: PLR0913, PLR0917 - the parts that there are
     trail: AuditTrail,
     storage: Storage,
     identities: Identities,
+    counts: Counts,
     vault: VaultBackend | None,
     tally: Tally | None = None,
 ) -> Mapping[str, Callable[[], Awaitable[Health]]]:
@@ -33,6 +35,7 @@ def probes(  # noqa: PLR0913, PLR0917 - the parts that there are
         "audit": partial(audit_health, trail),
         "storage": partial(storage_health, storage),
         "identity": identities.health,
+        "limits": partial(limits_health, counts),
     }
     if vault is not None:
         always["vault"] = partial(vault_health, vault)
@@ -71,6 +74,15 @@ async def storage_health(storage: Storage) -> Health:
         await storage.grant("")
     except StorageError as error:
         return Health("failing", str(error))
+    return OK
+
+
+async def limits_health(counts: Counts) -> Health:
+    """Say whether requests can be counted; without that, those that have limits are refused."""
+    try:
+        await counts.check()
+    except LimitsUnavailable as error:
+        return Health("degraded", str(error))
     return OK
 
 

@@ -62,6 +62,11 @@ class Places:
         return self.data / "broker.db"
 
     @property
+    def limits(self) -> Path:
+        """What several workers count together."""
+        return self.data / "limits.db"
+
+    @property
     def secrets(self) -> Path:
         """The embedded store."""
         return self.data / "secrets.db"

@@ -61,6 +61,7 @@ async def run(
                 broker.reaper.run(),
                 broker.proxied.look_after(),
                 note_use(broker.grants, broker.storage),
+                broker.limiter.counts.keep(),
                 _purge(broker),
                 _log_in_to_vault(broker),
             ):

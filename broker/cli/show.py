@@ -129,6 +129,7 @@ def _scope(scope: Scope, policy: Policy) -> dict[str, Any]:
         "reason_required": scope.reason_required,
         "risk": scope.risk,
         "websocket": scope.websocket,
+        "limits": list(scope.limits.texts) if scope.limits else [],
         "delivery": sorted(scope.delivery),
         "agents": sorted(a.name for a in policy.agents.values() if scope.name in a.scopes),
     }
@@ -145,5 +146,6 @@ def _conditions(item: dict[str, Any]) -> str:
         "websockets" if item["websocket"] else "",
         "reason required" if item["reason_required"] else "",
         f"at most {item['max_ttl']}s" if item["max_ttl"] else "",
+        *item["limits"],
     ]
     return ", ".join(filter(None, parts)) or "-"

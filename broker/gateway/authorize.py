@@ -11,6 +11,7 @@ from broker.gateway.request import SAFE
 from broker.gateway.route import Route
 from broker.gateway.slots import BEARER, find_token
 from broker.gateway.websocket import Handshake
+from broker.limits.quota import quota_of
 from broker.model import Allow, Deny
 from broker.policy.matching import open_ended
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from broker.gateway.inject import Forwarded
     from broker.gateway.record import Facts
     from broker.gateway.request import Request, RequestFields
+    from broker.limits.quota import Quota
     from broker.model import Decision, Grant
 
 _MISPLACED: Final = Refusal(
@@ -30,6 +32,7 @@ _UPGRADE_REFUSED: Final = Refusal(
     "upgrade_refused", "no scope of the task token lets a websocket through here"
 )
 _NOT_A_GET: Final = malformed("a websocket is asked for by GET and nothing else")
+_MOST_QUOTAS: Final = 4096
 
 
 @dataclass(slots=True)
@@ -51,7 +54,8 @@ class Admission:
     `path` is the raw path after the service's name: the bytes that were judged. `safe` is true
     where the request changes nothing upstream. `handshake` is what it asks for, if that is a
     websocket. `facts` and `forwarded` keep what the audit trail and the upstream are told each
-    time it is repeated.
+    time it is repeated. `quota` is what it counts against, if its scope or agent
+    has limits.
     """
 
     request: Request
@@ -64,6 +68,12 @@ class Admission:
     handshake: Handshake | None = None
     facts: Facts | None = None
     forwarded: Forwarded | None = None
+    quota: Quota | None = None
+
+    def rejected(self, refusal: Refusal) -> Rejection:
+        """Return that the request goes no further, though policy allows it."""
+        route = self.route
+        return Rejection(refusal, route.service.name, self.path, self.grant, route.policy.version)
 
 
 class Rejection(NamedTuple):
@@ -84,6 +94,8 @@ class Authorization:
         self._resource = resource
         self._policy: PolicySnapshot | None = None
         self._routes: dict[bytes, Route] = {}
+        self._limited = False  # whether the policy has any limits
+        self._quotas: dict[tuple[str, str], Quota | None] = {}
 
     def decide(self, request: Request) -> Admission | Rejection:
         """Return the admission of a request, or why it goes no further."""
@@ -124,9 +136,10 @@ class Authorization:
         else:
             verdict = claim.refusal or route.judge(grant.scopes, request.method, path, query)
         if isinstance(verdict, Allow):
-            safe = request.method in SAFE
-            request.admission = Admission(request, route, grant, verdict, path, safe, claim)
-            return request.admission
+            admission = Admission(
+                request, route, grant, verdict, path, request.method in SAFE, claim
+            )
+            return self._admitted(admission)
         if isinstance(verdict, Deny):
             holder = policy.agents.get(grant.agent)
             may_have = holder.scopes if holder else ()
@@ -146,10 +159,10 @@ class Authorization:
             verdict = route.judge(route.open_to_websockets(grant.scopes), method, path, query)
             verdict = verdict if isinstance(verdict, Refusal) else open_ended(verdict)
         if isinstance(verdict, Allow) and isinstance(handshake, Handshake):
-            request.admission = Admission(
+            admission = Admission(
                 request, route, grant, verdict, path, claim=claim, handshake=handshake
             )
-            return request.admission
+            return self._admitted(admission)
         if not isinstance(verdict, Refusal):
             verdict = self._no_websocket(route, grant, path, query)
         return Rejection(verdict, route.service.name, path, grant, route.policy.version)
@@ -167,6 +180,19 @@ class Authorization:
         )
         return replace(_UPGRADE_REFUSED, remedy=remedy)
 
+    def _admitted(self, admission: Admission) -> Admission:
+        """Return an admission that knows what it counts against, and is remembered."""
+        if self._limited:
+            grant, scope = admission.grant, admission.decision.scope
+            key = (grant.jti, scope)  # all that it depends on, within one policy
+            if key not in self._quotas:
+                if len(self._quotas) >= _MOST_QUOTAS:
+                    self._quotas.clear()
+                self._quotas[key] = quota_of(admission.route.policy, grant, scope)
+            admission.quota = self._quotas[key]
+        admission.request.admission = admission
+        return admission
+
     def _denial(self, denied: Deny, agent: str, would_do: tuple[str, ...]) -> Refusal:
         """Return what to tell an agent whose task token does not allow a request."""
         if would_do:
@@ -183,6 +209,10 @@ class Authorization:
 
     def _adopt(self, policy: PolicySnapshot) -> None:
         self._policy = policy
+        limits = [scope.limits for scope in policy.scopes.values()]
+        limits += [agent.limits for agent in policy.agents.values()]
+        self._limited = any(one is not None for one in limits)
+        self._quotas.clear()
         self._routes = {
             service.name.encode(): Route(
                 policy, service, service.upstream, self._resource.pseudonym

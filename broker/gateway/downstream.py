@@ -9,6 +9,7 @@ from broker.gateway.authorize import Rejection
 from broker.gateway.base import METADATA_PATH
 from broker.gateway.framing import ChunkedBody, LengthBody, UntilCloseBody
 from broker.gateway.grammar import Malformed
+from broker.gateway.metering import Metered, MeteredTunnel
 from broker.gateway.problems import (
     REVOKED,
     UNRECORDED,
@@ -266,7 +267,10 @@ class AgentConnection(asyncio.Protocol):
         if isinstance(verdict, Rejection):
             self._reject(verdict)
         else:
-            kind = Relay if verdict.handshake is None else Tunnel
+            if verdict.quota is None:
+                kind = Relay if verdict.handshake is None else Tunnel
+            else:
+                kind = Metered if verdict.handshake is None else MeteredTunnel
             self._relay = kind(works, self, verdict)
             self._relay.start()
         return True

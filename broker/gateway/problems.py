@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.gateway.base import Resource
+    from broker.limits.quota import Exceeded
     from providers.signing import Unsignable
 
 _log: Final = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ KINDS: Final = {
     "target_too_long": _Kind(414, "The request target is too long"),
     "expectation_failed": _Kind(417, "The expectation is not known"),
     "websocket_version_refused": _Kind(426, "That version of the protocol is not spoken here"),
+    "limit_exceeded": _Kind(429, "A limit of the scope or of the agent is reached"),
     "head_too_large": _Kind(431, "The request head is too large"),
     "internal_error": _Kind(500, "The gateway failed"),
     "method_refused": _Kind(501, "The method is not let through"),
@@ -57,9 +59,11 @@ KINDS: Final = {
     "response_unsearchable": _Kind(
         502, "The service's answer cannot be searched for its credential"
     ),
+    "response_too_large": _Kind(502, "The service's answer is larger than policy lets it be"),
     "upstream_closed": _Kind(502, "The service closed the connection without an answer"),
     "audit_unavailable": _Kind(503, "The audit trail cannot record, so nothing is sent"),
     "credential_unavailable": _Kind(503, "The service's credential cannot be had at present"),
+    "limits_unavailable": _Kind(503, "Requests cannot be counted at present, so none is sent"),
     "overloaded": _Kind(503, "The gateway is at its limit"),
     "revocations_unknown": _Kind(503, "Which task tokens are revoked cannot be known at present"),
     "upstream_timeout": _Kind(504, "The service did not answer in time"),
@@ -79,7 +83,8 @@ class Refusal:
     `detail` is a sentence for the person who reads it and quotes nothing secret. `rule`,
     `allowed` and `scopes` are those of a `Deny`; `remedy` says what to do next; `note` is for
     the audit trail alone. `final` is true where what follows on the connection cannot be
-    trusted to be a request.
+    trusted to be a request. `limit` names the limit that is reached, and `retry_after` says in
+    how many seconds there is room again.
     """
 
     code: str
@@ -90,6 +95,8 @@ class Refusal:
     remedy: str | None = None
     note: str | None = None
     final: bool = False
+    limit: str | None = None
+    retry_after: int | None = None
 
     @property
     def status(self) -> int:
@@ -164,6 +171,30 @@ def unsearchable(reason: str) -> Refusal:
     )
 
 
+def over_limit(exceeded: Exceeded) -> Refusal:
+    """Return the refusal of a request for which a limit has no room now."""
+    wait, remedy = exceeded.wait, f"try again in {exceeded.wait} s"
+    if exceeded.kind == "total":
+        remedy = "ask for another task token; of this one and of what descends from it no more pass"
+    elif exceeded.kind == "concurrent":
+        remedy = "try again once one of the requests under way has ended"
+    return Refusal(
+        "limit_exceeded",
+        f"the limit is reached: {exceeded.name}",
+        remedy=remedy,
+        limit=exceeded.name,
+        retry_after=wait,
+    )
+
+
+def over_size(code: Literal["body_too_large", "response_too_large"], limit: str) -> Refusal:
+    """Return the refusal of a body that is larger than a limit of the policy."""
+    if code == "body_too_large":
+        return Refusal(code, f"the limit is {limit}", final=True, limit=limit)
+    detail = f"the limit is {limit}; the request may have had its effect"
+    return Refusal(code, detail, limit=limit)
+
+
 def head_too_large(limit: int) -> Refusal:
     """Return the refusal of a head of more than `limit` bytes."""
     return Refusal("head_too_large", f"at most {limit} bytes are read", final=True)
@@ -192,8 +223,8 @@ def render(refusal: Refusal, resource: Resource, *, body: bool, close: bool) -> 
     if refusal.status == HTTPStatus.UPGRADE_REQUIRED:  # RFC 6455, 4.4; RFC 9110, 15.5.22
         lines += ["Sec-WebSocket-Version: 13", "Upgrade: websocket"]
         options.append("upgrade")
-    if refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        lines.append("Retry-After: 1")
+    if refusal.retry_after is not None or refusal.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        lines.append(f"Retry-After: {refusal.retry_after or 1}")
     if options:
         lines.append(f"Connection: {', '.join(options)}")
     head = "\r\n".join([*lines, "", ""]).encode("ascii")
@@ -210,6 +241,8 @@ def _document(refusal: Refusal) -> dict[str, object]:
     }
     if refusal.code == "policy_denied":
         document |= {"rule": refusal.rule, "allowed": refusal.allowed, "scopes": refusal.scopes}
+    if refusal.limit:
+        document["limit"] = refusal.limit
     if refusal.remedy:
         document["remedy"] = refusal.remedy
     # Vendors' SDKs show `error.message` and drop all else: without it, a bare "403" is left.

@@ -61,6 +61,7 @@ class Relay:
         "_head",
         "_held",
         "_keep",
+        "_meter",  # of one that has limits; see metering
         "_method",
         "_operation",
         "_retried",

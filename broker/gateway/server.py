@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from broker.audit.base import Trail
     from broker.gateway.base import Authority, Resource
+    from broker.limits.limiter import Limiter
     from broker.model import Grant
 
 _TICK: Final = 0.25
@@ -34,6 +35,7 @@ class GatewayServer:
 
     `resource` is the gateway as agents know it, `redact_path` makes a request target fit for
     the trail. No service may reach the hosts and ports in `protected`, nor this listener.
+    `limiter` counts what policy limits; without one that is refused.
     """
 
     def __init__(  # noqa: PLR0913 - what the gateway needs of the rest of the broker, by name
@@ -46,6 +48,7 @@ class GatewayServer:
         limits: GatewayLimits | None = None,
         metrics: GatewayMetrics | None = None,
         protected: Iterable[tuple[str, int]] = (),
+        limiter: Limiter | None = None,
     ) -> None:
         self._authority = authority
         self._resource = resource
@@ -54,6 +57,7 @@ class GatewayServer:
         self._recorder = Recorder(trail, redact_path, self._metrics)
         self._protected = set(protected)
         self._own: set[tuple[str, int]] = set()
+        self._limiter = limiter
         self._connections: set[AgentConnection] = set()
         self._servers: list[asyncio.Server] = []
         self._works: Works | None = None
@@ -120,6 +124,7 @@ class GatewayServer:
             pool=Pool(connector, self._limits),
             recorder=self._recorder,
             clock=time.monotonic,
+            limiter=self._limiter,
         )
         connections = self._connections
         self._metrics.watch(

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from broker.gateway.pool import Pool
     from broker.gateway.problems import Refusal
     from broker.gateway.record import Recorder
+    from broker.limits.limiter import Limiter
 
 
 @dataclass(slots=True)
 class Works:
     """The parts of one gateway, which belong to one event loop; `clock` is the monotonic one.
 
-    `whole_bodies` counts the bytes of bodies that are read whole before they are sent.
+    `whole_bodies` counts the bytes of bodies that are read whole before they are sent. Without
+    a `limiter` nothing that policy limits is let through.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -33,6 +35,7 @@ class Works:
     pool: Pool
     recorder: Recorder
     clock: Callable[[], float]
+    limiter: Limiter | None = None
     draining: bool = False
     whole_bodies: int = 0
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)

@@ -12,18 +12,22 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from broker.errors import CredentialRefused, InvalidToken
+from broker.errors import CredentialRefused, InvalidToken, TooManyCredentials
 from broker.leases.base import next_look
 from broker.leases.making import make, refuse, watch
 from broker.leases.order import Wanted, decide
 from broker.leases.record import Attempt
 from broker.leases.repeats import Repeats
+from broker.limits.limiter import exceeded
+from broker.limits.quota import quota_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from broker.leases.base import LeaseDesk
+    from broker.leases.order import Order
     from broker.leases.repeats import Key
+    from broker.limits.limiter import Limiter
     from broker.model import Grant, Lease
     from broker.policy.engine import Policy
     from providers.base import Secret
@@ -50,7 +54,8 @@ class Leases:
     """Mint credentials for task tokens, and see to it that each of them ends.
 
     `policy` returns the policy in force; `grant` returns the grant of a task token or raises
-    `InvalidToken`. Set `wake` to have the reaper look for work at once.
+    `InvalidToken`. Set `wake` to have the reaper look for work at once. Without a `limiter`
+    nothing that policy limits is minted.
     """
 
     def __init__(
@@ -59,9 +64,11 @@ class Leases:
         *,
         policy: Callable[[], Policy],
         grant: Callable[[bytes], Grant],
+        limiter: Limiter | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._desk: Final = desk
+        self._limiter: Final = limiter
         self._policy: Final = policy
         self._grant: Final = grant
         self._monotonic: Final = monotonic
@@ -112,9 +119,17 @@ class Leases:
         known = self._repeats.find(key, self._desk.clock()) if key else None
         if known is not None:
             return await self._repeat(attempt, known)
+        await self._count(policy, order)
         made = await make(self._desk, attempt, order, partial(self._verify, token))
         fields, expires_at = made.minted.fields, made.minted.expires_at
         return Issued(made.lease, fields, expires_at, made.renewable, attempt.operation, key)
+
+    async def _count(self, policy: Policy, order: Order) -> None:
+        """Count a credential as one request of its scope, its agents and its grant."""
+        quota = quota_of(policy, order.grant, order.scope)
+        over = await exceeded(self._limiter, quota and quota.minting(), "credentials")
+        if over is not None:
+            raise TooManyCredentials(over.name, over.wait)
 
     async def _repeat(self, attempt: Attempt, known: Issued) -> Issued:
         attempt.lease = known.lease

@@ -72,7 +72,8 @@ def build_agent(
     if len(problems) > before:
         return None
     trust = tuple(TrustRule(one.source, one.claims or {}) for one in fields.trust)
-    agent = Agent(entry.name, fields.scopes, fields.max_ttl, fields.description)
+    limits = fields.limits.compiled() if fields.limits else None
+    agent = Agent(entry.name, fields.scopes, fields.max_ttl, fields.description, limits)
     return BuiltAgent(agent, trust)
 
 

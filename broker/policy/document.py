@@ -22,12 +22,22 @@ from pydantic import (
     PlainValidator,
     StrictBool,
     WithJsonSchema,
+    model_validator,
 )
 
 from broker.addresses import why_not_issuer_url
+from broker.allowance import LARGEST_BODY, Limits, Rate
 from broker.model import LONGEST_LIFETIME, Replay
 from broker.policy.conditions import Condition, parse_condition
 from broker.policy.globs import Glob, parse_glob
+from broker.policy.limits import (
+    MOST_AT_ONCE,
+    MOST_IN_TOTAL,
+    RATE_PATTERN,
+    count_up_to,
+    parse_rates,
+    parse_size,
+)
 from broker.policy.query import OTHERS, Parameter
 from broker.policy.rules import Rule, parse_rule
 from broker.policy.timeouts import Timeouts  # noqa: TC001 - pydantic reads it
@@ -175,6 +185,37 @@ Query = Annotated[
 ]
 
 
+_RATE_SCHEMA: Final = {
+    "type": "string",
+    "pattern": RATE_PATTERN,
+    "examples": ["30/minute", "5/second", "1000/day"],
+}
+Rates = Annotated[
+    tuple[Rate, ...],
+    PlainValidator(parse_rates),
+    WithJsonSchema(
+        {"anyOf": [_RATE_SCHEMA, {"type": "array", "minItems": 1, "items": _RATE_SCHEMA}]}
+    ),
+]
+Size = Annotated[
+    int,
+    PlainValidator(parse_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": "^[0-9]{1,12}(B|KiB|MiB|GiB)?$"},
+                {"type": "integer", "minimum": 1, "maximum": LARGEST_BODY},
+            ],
+            "examples": ["512KiB", "1MiB"],
+        }
+    ),
+]
+
+
+def _count_schema(most: int) -> WithJsonSchema:
+    return WithJsonSchema({"type": "integer", "minimum": 1, "maximum": most})
+
+
 class _Model(BaseModel):
     # What stands in a policy may be a secret in the wrong place: no message repeats it.
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
@@ -228,6 +269,52 @@ Registry = Annotated[
 """A container registry's host, and port where it is not 443."""
 
 
+class LimitFields(_Model):
+    """How much may be used of a scope, or by an agent. What is not listed is not limited."""
+
+    rate: Annotated[Rates, Field(description="Requests in any such window.")] | None = None
+    concurrent: (
+        Annotated[
+            int,
+            PlainValidator(count_up_to(MOST_AT_ONCE)),
+            _count_schema(MOST_AT_ONCE),
+            Field(description="Requests under way at once, streams included."),
+        ]
+        | None
+    ) = None
+    total: (
+        Annotated[
+            int,
+            PlainValidator(count_up_to(MOST_IN_TOTAL)),
+            _count_schema(MOST_IN_TOTAL),
+            Field(description="Requests of one grant, with all that descend from it."),
+        ]
+        | None
+    ) = None
+    request_bytes: Annotated[Size, Field(description="Of one request's body.")] | None = None
+    response_bytes: Annotated[Size, Field(description="Of one response's body.")] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _says_something(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value:
+            raise ValueError(
+                "an empty mapping limits nothing; leave it out, or write one such as "
+                "{rate: 30/minute}"
+            )
+        return value
+
+    def compiled(self) -> Limits:
+        """Return the limits themselves."""
+        return Limits(
+            self.rate or (),
+            self.concurrent,
+            self.total,
+            self.request_bytes,
+            self.response_bytes,
+        )
+
+
 class ScopeFields(_Model):
     """What a scope of any provider says; the provider's own fields stand beside these."""
 
@@ -246,6 +333,7 @@ class ScopeFields(_Model):
     reason: Literal["required", "optional"] = "optional"
     risk: Literal["medium", "high"] | None = None
     websocket: StrictBool | None = None
+    limits: LimitFields | None = None
 
 
 class Trust(_Model):
@@ -262,3 +350,4 @@ class AgentFields(_Model):
     scopes: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_distinct)]
     max_ttl: Duration | None = None
     description: Text | None = None
+    limits: LimitFields | None = None

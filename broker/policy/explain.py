@@ -99,6 +99,7 @@ def _steps(policy: Policy, agent: str, scope: str, request: Request) -> Iterator
     rules, proxied = policy.rules.get(scope), "proxy" in declared.delivery
     through = "through the gateway" if proxied else "not through the gateway"
     yield Step("service", declared.service, f"{provider}, {through}", not proxied or rules is None)
+    yield from _limit_steps(policy, agent, scope)
     known = request.method in METHODS
     yield Step(
         "method", request.method, "can be allowed" if known else "is never allowed", not known
@@ -122,6 +123,16 @@ def _websocket_problem(policy: Policy, scope: str, request: Request) -> str | No
     if not policy.scopes[scope].websocket:
         return f"scope {scope} does not say websocket: true"
     return None
+
+
+def _limit_steps(policy: Policy, agent: str, scope: str) -> Iterator[Step]:
+    """Tell what is counted; how far it has been used is known to the running broker alone."""
+    for owner, limits in (
+        (f"scope {scope}", policy.scopes[scope].limits),
+        (f"agent {agent}", policy.agents[agent].limits),
+    ):
+        for text in limits.texts if limits is not None else ():
+            yield Step("limit", owner, text)
 
 
 def _rule_steps(rules: ScopeRules, request: Request) -> Iterator[Step]:

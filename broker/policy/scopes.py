@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _COMMON: Final = frozenset(ScopeFields.model_fields)
 _RULE_FIELDS: Final = ("allow", "deny", "query", "websocket")
+_GATEWAY_LIMITS: Final = ("concurrent", "request_bytes", "response_bytes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,7 @@ def build_scope(
     before = len(problems)
     problems.extend(_rule_problems(entry, fields, plugin, what))
     problems.extend(_delivery_problems(entry, fields, plugin, what))
+    problems.extend(_limit_problems(entry, fields, what))
     own = entry.node.without(_COMMON)
     template = parse_templates(plugin.scope_model, own, what, problems)
     # With something harmless in place of each template, so that all else is checked at load.
@@ -75,6 +77,7 @@ def build_scope(
         websocket=fields.websocket is True,
         description=fields.description,
         registries=fields.registries or (),
+        limits=fields.limits.compiled() if fields.limits else None,
     )
     judged = plugin.http_rules and "proxy" in fields.delivery
     rules = ScopeRules(entry.name, allow, deny, query, fields.risk) if judged else None
@@ -150,4 +153,16 @@ def _delivery_problems(
             yield entry.node.place_of(["delivery"]).problem(
                 f"{what}: provider {plugin.kind!r} has no delivery {delivery!r}{why}; "
                 f"write delivery: [{possible}]"
+            )
+
+
+def _limit_problems(entry: Entry, fields: ScopeFields, what: str) -> Iterator[Problem]:
+    """Tell which limits could only be kept where requests pass."""
+    if "proxy" in fields.delivery or fields.limits is None:
+        return
+    for name in _GATEWAY_LIMITS:
+        if getattr(fields.limits, name) is not None:
+            yield entry.node.place_of(["limits", name], key=True).problem(
+                f"{what}, limits: {name!r} binds nobody who has the credential itself; limit how "
+                "many are handed out (rate, total), or write delivery: [proxy]"
             )

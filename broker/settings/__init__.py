@@ -9,6 +9,7 @@ from broker.settings.model import (
     AuditSettings,
     ControlSettings,
     GatewaySettings,
+    LimitsSettings,
     Settings,
     VaultSettings,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "AuditSettings",
     "ControlSettings",
     "GatewaySettings",
+    "LimitsSettings",
     "Settings",
     "VaultSettings",
     "home_directory",

@@ -15,6 +15,7 @@ from broker.settings.model import (
     AuditSettings,
     ControlSettings,
     GatewaySettings,
+    LimitsSettings,
     Settings,
     VaultSettings,
 )
@@ -47,6 +48,7 @@ _TABLES: Final[Mapping[str, type[Any]]] = {
     "admin": AdminSettings,
     "audit": AuditSettings,
     "vault": VaultSettings,
+    "limits": LimitsSettings,
 }
 
 
@@ -190,6 +192,12 @@ def _build(home: Path, given: Mapping[tuple[str, str], _Given], problems: list[s
             "secret_id can be unwrapped by one of them alone; set vault.secret_id_wrapped to "
             "false and give a secret_id for several uses, or run one worker"
         )
+    limits: LimitsSettings = tables["limits"]
+    if limits.username is not None and limits.password_file is None:
+        problems.append(
+            f"{given['limits', 'username'].place}: limits.username is set, and its password is "
+            "not: name the file that holds it as limits.password_file"
+        )
     if "issuer" not in chosen[""]:
         if not is_loopback(control.host):
             problems.append(
@@ -217,4 +225,4 @@ def _variable(table: str, key: str) -> str:
 
 def _shown(value: object) -> str:
     """Return a value for an error text: short, and without a password that stood in a URL."""
-    return re.sub(r"//[^/]*@", "//...@", repr(value))[:100]
+    return re.sub(r"//.*@", "//...@", repr(value))[:100]

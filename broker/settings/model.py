@@ -59,6 +59,21 @@ class AuditSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsSettings:
+    """Where what policy limits is counted; without `url`, among the processes of this machine.
+
+    `url` is that of a Redis or Valkey which all brokers share: `redis://host:port/database`,
+    `rediss://` for TLS, verified with the certificates in `ca_file` where it is set, or
+    `unix:///path`. The password, and with `username` that user's, is what `password_file` holds.
+    """
+
+    url: str | None = field(default=None, metadata={"read": values.redis_url})
+    username: str | None = field(default=None, metadata={"read": values.text})
+    password_file: Path | None = field(default=None, metadata={"read": values.path})
+    ca_file: Path | None = field(default=None, metadata={"read": values.path})
+
+
+@dataclass(frozen=True, slots=True)
 class VaultSettings:
     """How to reach and log in to Vault or OpenBao; without `address` none is used.
 
@@ -112,6 +127,7 @@ class Settings:
     admin: AdminSettings = field(default_factory=AdminSettings)
     audit: AuditSettings = field(default_factory=AuditSettings)
     vault: VaultSettings = field(default_factory=VaultSettings)
+    limits: LimitsSettings = field(default_factory=LimitsSettings)
 
     @property
     def control_url(self) -> str:

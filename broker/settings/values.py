@@ -92,6 +92,26 @@ def url(value: object) -> str:
     return text(value).rstrip("/")
 
 
+def redis_url(value: object) -> str:
+    """Return the URL of a Redis or Valkey server; it holds no password."""
+    expected = "a URL such as redis://127.0.0.1:6379/0, rediss://host:6379 or unix:///path"
+    try:
+        parts = urlsplit(text(value))
+        local, remote = parts.scheme == "unix", parts.scheme in {"redis", "rediss"}
+        usable = parts.port != 0 and bool(parts.path if local else parts.hostname)
+    except ValueError:
+        raise ValueError(expected) from None
+    if "@" in parts.netloc:
+        raise ValueError(f"{expected}, with username and password_file beside it")
+    if not (local or remote) or not usable or parts.query or parts.fragment:
+        raise ValueError(expected)
+    if local and (parts.netloc or not parts.path.startswith("/")):
+        raise ValueError(expected)
+    if remote and not re.fullmatch(r"/?\d{0,4}", parts.path, re.ASCII):
+        raise ValueError(f"{expected}: after the port stands the database's number alone")
+    return text(value).rstrip("/")
+
+
 def flag(value: object) -> bool:
     """Return a boolean: TOML's own, or the word `true` or `false` from the environment."""
     if isinstance(value, bool):

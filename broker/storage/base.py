@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from broker.model import (
         AdminToken,
@@ -229,6 +229,26 @@ class AdminTokens(Protocol):
         ...
 
 
+class TotalStore(Protocol):
+    """How often what may be done only so often in all has been done, each under a key."""
+
+    async def count(self, totals: Sequence[tuple[str, int]], until: float) -> int | None:
+        """Add one to the count of each key, or to none if a count has reached its most.
+
+        Return None, or else the index of the one that is full. The counts matter until then,
+        in seconds since the epoch.
+        """
+        ...
+
+    async def uncount(self, keys: Sequence[str]) -> None:
+        """Take one from the count of each key again."""
+        ...
+
+    async def used(self, keys: Sequence[str]) -> Mapping[str, int]:
+        """Return the counts of those keys that have one."""
+        ...
+
+
 class Storage(Protocol):
     """Durable records, shared by every worker of one broker."""
 
@@ -250,6 +270,11 @@ class Storage(Protocol):
     @property
     def leases(self) -> LeaseStore:
         """The records of minted credentials."""
+        ...
+
+    @property
+    def totals(self) -> TotalStore:
+        """How much of their totals grants have used."""
         ...
 
     async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> Saved:
@@ -292,10 +317,10 @@ class Storage(Protocol):
         ...
 
     async def purge(self, now: float) -> int:
-        """Forget claims, grants, leases and revocations that matter no more; return how many.
+        """Forget what matters no more of all that is stored; return how much that was.
 
-        A revocation outlives the grants that it ends, a claim its proof, a grant its expiry and
-        a lease its end, by a margin that a wall clock's step back does not exceed.
+        A revocation outlives the grants that it ends, a claim its proof, a grant and its totals
+        its expiry and a lease its end, by a margin that a wall clock's step back does not exceed.
         """
         ...
 

@@ -158,6 +158,16 @@ MIGRATIONS: Final = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    (
+        """
+        CREATE TABLE limit_totals (
+            key TEXT PRIMARY KEY,
+            used INTEGER NOT NULL CHECK (used >= 0),
+            until REAL NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+        "CREATE INDEX limit_totals_by_end ON limit_totals (until)",
+    ),
 )
 
 _APPLICATION_ID: Final = 0x41544B42  # "ATKB": tells our databases from any other SQLite file

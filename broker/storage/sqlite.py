@@ -21,6 +21,7 @@ from broker.storage.leases import SqliteLeases
 from broker.storage.policies import SqlitePolicies
 from broker.storage.revocations import SqliteRevocations
 from broker.storage.schema import open_database
+from broker.storage.totals import SqliteTotals
 
 if TYPE_CHECKING:
     import sqlite3
@@ -51,6 +52,7 @@ class SqliteStorage:
     def __init__(self, path: Path) -> None:
         self._committer = Committer(open_database(path), path)
         self.leases = SqliteLeases(self._committer)
+        self.totals = SqliteTotals(self._committer)
         self.revocations = SqliteRevocations(self._committer, path.with_suffix(".revocations"))
         self.policies = SqlitePolicies(self._committer)
         self.admin_tokens = SqliteAdminTokens(self._committer)
@@ -142,7 +144,7 @@ class SqliteStorage:
         return await self._committer.run(remove, writes=True)
 
     async def purge(self, now: float) -> int:
-        """Forget claims, grants, leases and revocations that matter no more; return how many.
+        """Forget what matters no more of all that is stored; return how much that was.
 
         Claims go `REPLAY_MARGIN` after their proof's end, the others `GRANT_RETENTION` after
         theirs.
@@ -151,7 +153,8 @@ class SqliteStorage:
         over = await self._purge("grants", "jti", "expires_at", now - GRANT_RETENTION)
         leases = await self._purge("leases", "id", "ended_at", now - GRANT_RETENTION)
         ended = await self._purge("revocations", "number", "until", now - GRANT_RETENTION)
-        return claims + over + leases + ended
+        totals = await self._purge("limit_totals", "key", "until", now - GRANT_RETENTION)
+        return claims + over + leases + ended + totals
 
     async def close(self) -> None:
         """Finish what is queued and release the store."""

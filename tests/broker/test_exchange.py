@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.errors import AuditUnavailable, IssuerUnavailable, StorageError, TokenRefused
-from broker.exchange import REFUSAL_TIME
 from broker.storage.base import ReplayClaim
-from broker.token_request import ACCESS
+from broker.token_request import ACCESS, REFUSAL_TIME
 from tests.fakes.issuer import BROKER, NOW, Answer
 from tests.fakes.token_bench import GATEWAY, JWT, bearer, client, exchanged, narrowed
 

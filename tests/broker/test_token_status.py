@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker.errors import AuditUnavailable, StorageError, TokenRefused
-from broker.exchange import REFUSAL_TIME
+from broker.token_request import REFUSAL_TIME
 from broker.token_status import INACTIVE
 from tests.fakes.issuer import BROKER
 from tests.fakes.token_bench import BY_JWT, GATEWAY, JWT, POLICY, client, narrowed

@@ -25,6 +25,7 @@ from broker.gateway.record import ACTION
 from broker.gateway.server import GatewayServer
 from broker.grants import Grants
 from broker.keys.jwk import verify_es256
+from broker.limits.limiter import Limiter
 from broker.model import Grant
 from broker.policy.loader import Document, load_policy
 from broker.tokens import TaskTokens
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.audit.base import Trail
+    from broker.limits.base import Counts
     from broker.policy.engine import Policy
 
 ISSUER = "https://broker.test"
@@ -125,6 +127,7 @@ class GatewayBench:
     trail: Trail
     audit_directory: Path
     limits: GatewayLimits
+    counts: Counts | None = None
     resolved: dict[str, Any] = field(default_factory=dict)
     port: int = 0
 
@@ -133,6 +136,7 @@ class GatewayBench:
         self.grants = Grants(self.tokens, lambda: self.store.current, stale_after=math.inf)
         self.grants.learn(())
         self.metrics = GatewayMetrics()
+        self.limiter = None if self.counts is None else Limiter(self.counts)
         dependencies = Dependencies(self.secrets, lambda: None, time.time)
         self.authority = Authority(self.store, self.grants, dependencies, None)  # type: ignore[arg-type]
         self.server = GatewayServer(
@@ -142,6 +146,7 @@ class GatewayBench:
             redact_path=redact_path,
             limits=self.limits,
             metrics=self.metrics,
+            limiter=self.limiter,
         )
 
     async def start(self) -> None:
@@ -165,11 +170,12 @@ class GatewayBench:
         lifetime: int = 900,
         agent: str = AGENT,
         ancestors: tuple[str, ...] = (),
+        jti: str | None = None,
     ) -> bytes:
         """A task token of the tester; without scopes, one for everything."""
         now = int(time.time())
         grant = Grant(
-            jti=secrets.token_hex(8),
+            jti=jti or secrets.token_hex(8),
             agent=agent,
             issuer="local",
             subject=agent,
@@ -247,6 +253,7 @@ async def gateway_bench(
     text: str = "",
     limits: GatewayLimits | None = None,
     trail: Trail | None = None,
+    counts: Counts | None = None,
 ) -> AsyncIterator[GatewayBench]:
     """A running gateway before a recording upstream."""
     async with AsyncExitStack() as stack:
@@ -262,6 +269,7 @@ async def gateway_bench(
             trail=trail,
             audit_directory=directory,
             limits=limits or GatewayLimits(),
+            counts=counts,
         )
         await bench.start()
         stack.push_async_callback(bench.server.close, 0.0)

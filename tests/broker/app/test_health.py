@@ -6,6 +6,7 @@ import pytest
 
 from broker.app.health import (
     audit_health,
+    limits_health,
     policy_health,
     probes,
     storage_health,
@@ -15,7 +16,8 @@ from broker.app.home import create_home, open_keys, open_storage
 from broker.app.trail import trusted_keys
 from broker.audit.journal import Journal
 from broker.audit.trail import AuditTrail
-from broker.errors import SecretUnavailable, StorageError
+from broker.errors import LimitsUnavailable, SecretUnavailable, StorageError
+from broker.limits.memory import MemoryCounts
 from broker.reload import PolicyStore
 from broker.settings import Settings
 
@@ -23,8 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.app.identities import Identities
+    from broker.limits.base import Counts
     from broker.secrets.vault import VaultBackend
-    from broker.storage.base import Storage
+    from broker.storage.base import Storage, TotalStore
 
 
 class FailingStorage:
@@ -92,9 +95,25 @@ def test_a_vault_is_asked_for_where_there_is_one() -> None:
         cast("AuditTrail", None),
         cast("Storage", None),
         cast("Identities", NamedIdentities()),
+        cast("Counts", UnreachableCounts()),
     )
-    assert set(probes(*parts, None)) == {"policy", "audit", "storage", "identity"}
+    assert set(probes(*parts, None)) == {"policy", "audit", "storage", "identity", "limits"}
     assert "vault" in probes(*parts, cast("VaultBackend", SealedVault()))
+
+
+async def test_counts_that_cannot_be_reached_degrade() -> None:
+    health = await limits_health(cast("Counts", UnreachableCounts()))
+    assert (health.state, health.reason) == ("degraded", "the server cannot count now")
+    health = await limits_health(MemoryCounts(cast("TotalStore", None)))
+    assert health.state == "ok"
+
+
+class UnreachableCounts:
+    """Counts of a server that is not there."""
+
+    async def check(self) -> None:
+        """Say so."""
+        raise LimitsUnavailable("the server cannot count now")
 
 
 class NamedIdentities:

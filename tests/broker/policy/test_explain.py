@@ -140,3 +140,13 @@ def test_the_last_step_agrees_with_the_decision(
     assert allowed is (last.kind == "allow" and last.finding == "matches")
     if last.kind in {"allow", "deny"} and last.finding == "matches":
         assert explanation.decision.rule == last.subject
+
+
+def test_tells_what_is_counted() -> None:
+    text = changed("    risk: high\n", "    risk: high\n    limits: {rate: 3/hour, total: 9}\n")
+    text = text.replace("    max_ttl: 1h\n", "    max_ttl: 1h\n    limits: {concurrent: 4}\n")
+    assert lines(explained("POST /v1/refunds", text=text))[2:5] == [
+        "limit scope stripe.refund: rate 3/hour",
+        "limit scope stripe.refund: total 9",
+        "limit agent release-bot: concurrent 4",
+    ]

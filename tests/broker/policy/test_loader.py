@@ -178,10 +178,10 @@ MISTAKES = [
         ],
     ),
     (
-        ("risk: high", "repositories: [a]"),
+        ("risk: high", "tags: [a]"),
         [
-            ("0.yaml:22:5: scope 'stripe.refund': unknown field 'repositories'; there are allow, "
-            "delivery, deny, description, max_ttl, query, reason, risk, service, "
+            ("0.yaml:22:5: scope 'stripe.refund': unknown field 'tags'; there are allow, delivery, "
+            "deny, description, limits, max_ttl, query, reason, registries, risk, service, "
             "websocket")
         ],
     ),

@@ -57,6 +57,29 @@ def test_a_password_in_a_url_is_not_repeated(tmp_path: Path) -> None:
     assert "hunter2" not in problem
 
 
+@pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hunter2@", "hu@nt/er2"])
+def test_a_password_does_not_stand_in_the_url_of_limits(tmp_path: Path, password: str) -> None:
+    url = f"redis://:{password}@counts.example:6379"
+    (problem,) = problems(tmp_path, {"BROKER_LIMITS_URL": url})
+    assert "username and password_file beside it" in problem or "expected a URL" in problem
+    assert "hun" not in problem
+    assert "ter2" not in problem
+
+
+def test_a_user_of_limits_needs_a_password(tmp_path: Path) -> None:
+    write(tmp_path, '[limits]\nurl = "redis://127.0.0.1"\nusername = "broker"\n')
+    (problem,) = problems(tmp_path)
+    assert problem.startswith(f"{tmp_path / 'broker.toml'}:3: limits.username")
+    assert "limits.password_file" in problem
+
+
+def test_limits_are_settings_like_others(tmp_path: Path) -> None:
+    write(tmp_path, '[limits]\nurl = "unix:///run/redis.sock"\npassword_file = "/etc/redis"\n')
+    limits = load_settings(tmp_path, {}).limits
+    assert (limits.url, limits.password_file) == ("unix:///run/redis.sock", Path("/etc/redis"))
+    assert load_settings(tmp_path / "other", {}).limits.url is None
+
+
 def test_an_open_listener_needs_an_issuer(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, {"BROKER_CONTROL_HOST": "0.0.0.0"})  # noqa: S104 - refused
     assert "issuer is not set" in problem

@@ -49,6 +49,6 @@ def test_callers_on_this_machine_reach_a_listener_on_every_address(
 
 
 def test_each_setting_says_how_it_is_read() -> None:
-    tables = {"home", "control", "gateway", "admin", "audit", "vault"}
+    tables = {"home", "control", "gateway", "admin", "audit", "vault", "limits"}
     for item in fields(Settings):
         assert callable(item.metadata.get("read")) is (item.name not in tables)
