@@ -17,6 +17,7 @@ pytest_plugins = (
     "tests.components.openbao",
     "tests.components.postgres",
     "tests.components.redis",
+    "tests.components.radosgw",
     "tests.components.terraform",
     "tests.components.tls",
     "tests.fakes.issuer",

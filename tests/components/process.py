@@ -47,18 +47,20 @@ def wait_until(ready: Callable[[], bool], what: str, patience: float = 30.0) -> 
 
 
 @contextlib.contextmanager
-def serving(
+def serving(  # noqa: PLR0913 - each may differ from server to server
     command: Sequence[str],
     ready: Callable[[], bool],
     *,
     directory: Path,
     environment: Mapping[str, str],
     user: str | None = None,
+    patience: float = 30.0,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `command` in `directory` until the block ends; its output goes to `output.log` there.
 
     The child sees `environment` and nothing else, and is `user`'s if that is given. A server
-    that ends before it is ready raises `RuntimeError` with the end of its output.
+    that ends before it is ready raises `RuntimeError` with the end of its output; one that is not
+    after `patience` seconds, `TimeoutError`.
     """
     log = directory / "output.log"
 
@@ -81,7 +83,7 @@ def serving(
         ) as process,
     ):
         try:
-            wait_until(started, f"{command[0]} to be ready")
+            wait_until(started, f"{command[0]} to be ready", patience)
             yield process
         finally:
             stop(process)
