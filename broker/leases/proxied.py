@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from broker.errors import (
     AuditUnavailable,
@@ -49,6 +49,11 @@ IDLE: Final = 600.0
 SPARE: Final = 120.0
 """How long before its end, in seconds, a credential is replaced; of one with a short life, a
 fifth of that."""
+
+FIRST_PAUSE: Final = 1.0
+LONGEST_PAUSE: Final = 60.0
+"""Seconds for which nothing is minted after it has failed; twice as long each time that something
+may have been made which nobody can end, lest an outage use up what a grant may have."""
 
 _MARGIN: Final = 5.0
 _LAST_ENDS: Final = 5.0
@@ -91,6 +96,20 @@ class _Kept:
         return self.left(now, wall, min(SPARE, self.life / 5) if spared else 0.0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    """Why nothing was minted, and until when that is the answer, by the monotonic clock."""
+
+    text: str
+    retryable: bool
+    pause: float
+    until: float
+
+    def error(self) -> ProviderError:
+        """Return that answer anew: one that is raised again and again would grow."""
+        return ProviderError(self.text, retryable=self.retryable)
+
+
 class Proxied:
     """Supply the gateway with credentials that are minted; belongs to one event loop.
 
@@ -109,6 +128,7 @@ class Proxied:
         self._monotonic: Final = monotonic
         self._kept: Final[dict[Key, _Kept]] = {}
         self._making: Final[dict[Key, asyncio.Task[_Kept]]] = {}
+        self._failed: Final[dict[Key, _Failed]] = {}
         self._closing = False
 
     async def injection(self, order: Order, policy_version: str) -> Injection:
@@ -150,6 +170,9 @@ class Proxied:
         """Say what this process goes on using; raise `StorageError` if that cannot be kept."""
         for key in [key for key, kept in self._kept.items() if self._over(kept)]:
             del self._kept[key]  # its claim is not kept up, and then it is ended
+        before = self._monotonic() - LONGEST_PAUSE
+        for key in [key for key, failed in self._failed.items() if failed.until < before]:
+            del self._failed[key]
         if not self._kept:
             return
         by_lease = {kept.lease.id: key for key, kept in self._kept.items()}
@@ -168,7 +191,11 @@ class Proxied:
         """Give up everything, and wait a moment for the reaper to end it."""
         self._closing = True
         if self._making:
-            await asyncio.wait(self._making.values(), timeout=self._desk.patience + _MARGIN)
+            making = tuple(self._making.values())
+            await asyncio.wait(making, timeout=_LAST_ENDS)
+            for task in making:
+                task.cancel()
+            await asyncio.gather(*making, return_exceptions=True)
         leases = [kept.lease for kept in self._kept.values()]
         self._kept.clear()
         await asyncio.gather(*(self._desk.end(lease, None) for lease in leases))
@@ -198,6 +225,9 @@ class Proxied:
     def _make_once(self, key: Key, order: Order, policy_version: str) -> asyncio.Task[_Kept]:
         task = self._making.get(key)
         if task is None:
+            failed = self._failed.get(key)
+            if failed is not None and self._monotonic() < failed.until:
+                raise failed.error()
             task = asyncio.create_task(self._make(key, order, policy_version))
             self._making[key] = task
             task.add_done_callback(partial(self._made, key))
@@ -216,16 +246,27 @@ class Proxied:
         try:
             kept = await self._mint(order, policy_version)
         except CredentialUnavailable as error:
-            raise ProviderError(str(error), retryable=error.retryable) from None
+            self._fail(key, str(error), retryable=error.retryable, untouched=error.untouched)
         except CredentialRefused as error:
-            raise ProviderError(str(error)) from None
+            self._fail(key, str(error), retryable=False, untouched=True)
         except (StorageError, AuditUnavailable) as error:
-            raise ProviderError(str(error), retryable=True) from None
-        if self._closing:
-            await self._desk.end(kept.lease, "the broker stops")
-            raise ProviderError("the broker stops", retryable=True)
+            self._fail(key, str(error), retryable=True, untouched=True)
+        self._failed.pop(key, None)
+        if self._closing or self._is_revoked(order.grant):
+            await self._desk.end(kept.lease, "not used: the grant or the broker has ended")
+            raise ProviderError("the task token has been revoked, or the broker stops")
         self._kept[key] = kept
         return kept
+
+    def _fail(self, key: Key, text: str, *, retryable: bool, untouched: bool) -> NoReturn:
+        """Raise what is the answer for a while."""
+        before = self._failed.get(key)
+        pause = FIRST_PAUSE
+        if before is not None and not untouched:
+            pause = min(LONGEST_PAUSE, before.pause * 2)
+        failed = _Failed(text, retryable, pause, self._monotonic() + pause)
+        self._failed[key] = failed
+        raise failed.error() from None
 
     async def _mint(self, order: Order, policy_version: str) -> _Kept:
         provider = self._provider(order)

@@ -9,7 +9,7 @@ import pytest
 
 from broker.errors import ConfigurationError
 from broker.leases.making import MOST
-from broker.leases.proxied import HOLD, IDLE, LOOK, Proxied
+from broker.leases.proxied import FIRST_PAUSE, HOLD, IDLE, LONGEST_PAUSE, LOOK, Proxied
 from providers.base import Injection, ProviderError
 from tests.fakes.lease_bench import GRANT, NOW, SCOPES
 from tests.fakes.vendor_mint import GONE, REFUSED, Config, Constraints
@@ -200,6 +200,7 @@ async def test_the_one_at_hand_serves_to_its_end_if_there_is_no_better(
     lease_bench.clock.now += 31
     with pytest.raises(ProviderError, match="down"):
         await ask(proxied, order)
+    lease_bench.clock.now += LONGEST_PAUSE
     assert await ask(proxied, order) != first
 
 
@@ -262,14 +263,37 @@ async def test_r3_revocation_wins_over_renewal(lease_bench: LeaseBench, moment: 
 async def test_failures_are_told_and_may_pass(lease_bench: LeaseBench) -> None:
     proxied, order = lease_bench.proxied(), lease_bench.order("revoking.use")
     lease_bench.vendor.fail["mint"] = [REFUSED, GONE]
-    with pytest.raises(ProviderError, match="refused") as failure:
-        await ask(proxied, order)
-    assert not failure.value.retryable
+    for _ in range(3):  # for a moment, that is the answer
+        with pytest.raises(ProviderError, match="refused") as failure:
+            await ask(proxied, order)
+        assert not failure.value.retryable
+    assert lease_bench.vendor.calls.count("mint") == 1
+    lease_bench.clock.now += FIRST_PAUSE
     both = await asyncio.gather(
         ask(proxied, order), ask(proxied, order), return_exceptions=True
     )  # one failure for both, and not two attempts at what is down
     assert [isinstance(one, ProviderError) and one.retryable for one in both] == [True, True]
+    lease_bench.clock.now += 2 * FIRST_PAUSE
     assert await ask(proxied, order)
+
+
+async def test_an_outage_does_not_use_up_what_a_grant_may_have(lease_bench: LeaseBench) -> None:
+    proxied, order = lease_bench.proxied(), lease_bench.order("revoking.use", expires_at=NOW + 7200)
+
+    async def lose() -> None:
+        raise GONE
+
+    lease_bench.vendor.after["mint"] = lose
+    for _ in range(3600):
+        lease_bench.clock.now += 1
+        with pytest.raises(ProviderError, match="down"):
+            await ask(proxied, order)
+    assert 55 <= len(await lease_bench.storage.leases.leases()) < MOST["proxy"]
+    del lease_bench.vendor.after["mint"]
+    lease_bench.clock.now += LONGEST_PAUSE
+    assert await ask(proxied, lease_bench.order("revoking.use", expires_at=NOW + 7200))
+    await proxied.hold()
+    assert proxied._failed == {}
 
 
 async def test_what_cannot_be_written_into_a_request_is_ended(
