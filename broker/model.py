@@ -201,6 +201,11 @@ class Lease:
     ended_at: float | None = None
     delivery: Delivery = "credential"
 
+    @property
+    def lives_on(self) -> bool:
+        """Whether it should have ended, and nothing can be done but to wait until it expires."""
+        return self.state == "revoking" and self.due_at == self.expires_at
+
 
 @dataclass(frozen=True, slots=True)
 class EnrolledKey:

@@ -154,12 +154,20 @@ async def _limits(settings: Settings, storage: Storage) -> Finding:
 
 def _leases(leases: Sequence[Lease]) -> Finding:
     """Say which credentials should have ended and have not, or may exist without being known."""
-    stuck = [one for one in leases if one.state == "revoking" and one.attempts]
-    unknown = [one for one in leases if one.state == "intent" and one.attempts]
-    worst = stuck or unknown
+    attempted = [one for one in leases if one.attempts]
+    stuck = [one for one in attempted if one.state == "revoking" and not one.lives_on]
+    alive = [one for one in attempted if one.lives_on]
+    unknown = [one for one in attempted if one.state == "intent"]
+    worst = stuck or alive or unknown
     if not worst:
         return Finding("leases", "ok", f"{_number(leases, 'credential')} out, none overdue")
-    what = "cannot be revoked yet" if stuck else "may have been minted, and nobody knows"
+    if stuck:
+        what = "cannot be revoked yet"
+    elif alive:
+        left = max(one.expires_at for one in alive) - time.time()
+        what = f"should have ended and can only expire, the last in {max(0.0, left):.0f} s"
+    else:
+        what = "may have been minted, and nobody knows"
     told = f"{_number(worst, 'credential')} {what}; see `broker leases`. The latest: "
     return Finding("leases", "problem" if stuck else "warning", told + (worst[-1].problem or ""))
 

@@ -78,9 +78,12 @@ def _state(lease: Lease) -> str:
 def _ends(lease: Lease, now: float) -> str:
     if lease.ended_at is not None:
         return f"{now - lease.ended_at:.0f}s ago"
-    if lease.state == "revoking":
+    if lease.state == "revoking" and not lease.lives_on:
         return f"attempt {lease.attempts + 1}"
-    return f"in {max(0.0, min(lease.expires_at, lease.grant_ends_at) - now):.0f}s"
+    # Of what cannot be revoked, or may exist, what counts is how long it can live itself.
+    own = lease.lives_on or lease.state == "intent"
+    end = lease.expires_at if own else min(lease.expires_at, lease.grant_ends_at)
+    return f"in {max(0.0, end - now):.0f}s"
 
 
 def _as_data(lease: Lease) -> dict[str, Any]:

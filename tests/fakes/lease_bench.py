@@ -5,6 +5,7 @@ Only the vendor is played.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from broker.audit.trail import AuditTrail
+    from broker.audit.trail import AuditTrail, Durable
     from broker.model import Lease
     from broker.policy.engine import Policy
     from providers.base import Plugin
@@ -127,8 +128,24 @@ class LeaseBench:
             trail=self.trail,
             clock=self.clock,
         )
+        self.unwritten = 0
+        self._count_what_is_written()
         self.leases = self.worker()
         self.reaper = Reaper(self.desk, self.leases.wake, poll=0.01)
+
+    def _count_what_is_written(self) -> None:
+        append = self.trail.append
+
+        def counted(record: Any, durable: Durable | None = None) -> None:
+            def settled(error: Exception | None) -> None:
+                self.unwritten -= 1
+                if durable is not None:
+                    durable(error)
+
+            append(record, settled)
+            self.unwritten += 1
+
+        self.trail.append = counted  # type: ignore[method-assign]
 
     def worker(self, **changes: Any) -> Leases:
         """Return another that mints from the same store, as another worker would."""
@@ -181,6 +198,8 @@ class LeaseBench:
         self.clock.now += wait
         while await self.reaper.reap():
             pass
+        while self.unwritten:  # noqa: ASYNC110 - the reaper does not wait for the trail
+            await asyncio.sleep(0.001)
 
     async def only(self) -> Lease:
         """Return the one lease that there is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import socket
 import threading
 import time
@@ -240,6 +241,20 @@ async def test_credentials_that_do_not_end(
     (finding,) = [one for one in await look(settings) if one.subject == "leases"]
     assert finding.state == state
     assert finding.text == f"{told}; see `broker leases`. The latest: the database is down"
+
+
+async def test_what_can_only_expire_is_no_problem_that_somebody_could_mend(
+    settings: Settings,
+) -> None:
+    storage = open_storage(settings)
+    soon = time.time() + 1000
+    await storage.leases.open(replace(LEASE, expires_at=soon), MINTER, NOW, 1)
+    (lease,) = await storage.leases.claim(REAPER, NOW, NOW + 1, 1)
+    await storage.leases.retry(lease, REAPER, soon, "its provider revokes nothing", ending=True)
+    await storage.close()
+    (finding,) = [one for one in await look(settings) if one.subject == "leases"]
+    assert finding.state == "warning"
+    assert re.search(r"can only expire, the last in (9\d\d|1000) s", finding.text)
 
 
 async def test_a_service_that_needs_a_vault_where_there_is_none(settings: Settings) -> None:

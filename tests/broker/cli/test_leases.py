@@ -73,6 +73,24 @@ def test_what_the_gateway_uses_and_no_agent_has(broker: Commands) -> None:
     assert line.split()[3:5] == ["used", "in"]
 
 
+def test_what_nothing_can_revoke_is_shown_with_its_remaining_life(broker: Commands) -> None:
+    async def wait() -> None:
+        now = time.time()
+        storage = SqliteStorage(broker.home / "data" / "broker.db")
+        lease = replace(LEASE, due_at=now, grant_ends_at=now + 90, expires_at=now + 3600)
+        await storage.leases.open(lease, MINTER, now, 9)
+        await storage.leases.minted(LEASE.id, b"handle", now + 3600, now)
+        await storage.leases.end(LEASE.id, MINTER, now, None)
+        (due,) = await storage.leases.claim(REAPER, now + 1, now + 30, 9)
+        await storage.leases.retry(due, REAPER, due.expires_at, "ends by itself", ending=True)
+        await storage.close()
+
+    asyncio.run(wait())
+    _, line = broker.ok("leases").out.splitlines()
+    assert line.split()[3:5] == ["revoking", "in"]
+    assert 3500 < int(line.split()[5].removesuffix("s")) <= 3600
+
+
 def test_those_that_are_over_too_and_no_handle(broker: Commands) -> None:
     _keep(broker)
     ran = broker.ok("leases", "--all", "--json")
