@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from broker.app.descriptors import CONTROL
+from broker.gateway.crowding import make_way, standing
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
@@ -22,18 +25,37 @@ REQUEST_SECONDS: Final = 15.0
 """How long a caller may take to send a request."""
 
 _KEEP_ALIVE: Final = 30
-_MOST_CONNECTIONS: Final = 1024
 
 
 class BoundedHttp(HttpToolsProtocol):
     """Uvicorn's protocol, which by itself waits for ever for heads without end."""
 
+    most_connections = CONTROL
     _in_head = True
     _head_bytes = 0
+    _idle_since = 0.0
     _deadline: asyncio.TimerHandle | None = None
 
+    @property
+    def standing(self) -> tuple[int, float] | None:
+        """How good its claim to its place is (`crowding.Idler`)."""
+        cycle: Any = self.cycle  # None before the first request, whatever it says of itself
+        if cycle is not None and not cycle.response_complete:
+            return None
+        # Since when it has nothing to do: who has waited longest for a request goes first.
+        return standing(
+            closing=False, served=cycle is not None, in_head=False, deadline=self._idle_since
+        )
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.transport.abort()
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect a request soon (`asyncio.Protocol`)."""
+        """Expect a request soon, and make room for it (`asyncio.Protocol`)."""
+        if len(self.connections) >= self.most_connections:
+            known = (one for one in self.connections if isinstance(one, BoundedHttp))
+            self.connections.difference_update(make_way(known))
         super().connection_made(transport)
         self._expect_request()
 
@@ -65,8 +87,14 @@ class BoundedHttp(HttpToolsProtocol):
         self._expect_nothing()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Note since when there is nothing to do (uvicorn)."""
+        self._idle_since = self.loop.time()
+        super().on_response_complete()
+
     def _expect_request(self) -> None:
         self._expect_nothing()
+        self._idle_since = self.loop.time()
         self._deadline = self.loop.call_later(REQUEST_SECONDS, self.transport.abort)
 
     def _expect_nothing(self) -> None:
@@ -84,19 +112,22 @@ class _Uvicorn(uvicorn.Server):
 
 
 class ControlServer:
-    """Serve an application on a bound socket, within the running event loop."""
+    """Serve an application on a bound socket, within the running event loop.
 
-    def __init__(self, app: ASGIApp, drain: int) -> None:
+    Of at most `connections` that are open, those that do nothing make way for others.
+    """
+
+    def __init__(self, app: ASGIApp, drain: int, connections: int = CONTROL) -> None:
         config = uvicorn.Config(
             app,
-            http=BoundedHttp,
+            http=type("Bounded", (BoundedHttp,), {"most_connections": connections}),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_MOST_CONNECTIONS,
+            limit_concurrency=connections + 1,
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=drain,
         )

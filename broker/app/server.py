@@ -8,8 +8,10 @@ import gc
 import logging
 import signal
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.app import descriptors
 from broker.app.broker import open_broker
 from broker.app.control import ControlServer
 from broker.app.sessions import note_use
@@ -50,6 +52,8 @@ async def run(
         StorageError: the database cannot be read, or has forgotten revocations.
     """
     settings = listeners.settings
+    agents, others = descriptors.room(settings.gateway.connections)
+    settings = replace(settings, gateway=replace(settings.gateway, connections=agents))
     try:
         async with open_broker(settings, worker) as broker, contextlib.AsyncExitStack() as stack:
             stop = _catch_signals(broker, alone=worker is None)
@@ -69,7 +73,7 @@ async def run(
             stack.push_async_callback(broker.proxied.close)
             await broker.gateway.start(listeners.gateway)
             stack.push_async_callback(broker.gateway.close, settings.drain)
-            control = ControlServer(broker.control, settings.drain)
+            control = ControlServer(broker.control, settings.drain, others)
             await control.start(listeners.control)
             stack.push_async_callback(control.close)
             if broker.admin is not None and listeners.admin is not None:

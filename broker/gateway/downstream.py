@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 from broker.gateway.authorize import Rejection
 from broker.gateway.base import METADATA_PATH
+from broker.gateway.crowding import make_way, standing
 from broker.gateway.framing import ChunkedBody, LengthBody, UntilCloseBody
 from broker.gateway.grammar import Malformed
 from broker.gateway.metering import Metered, MeteredTunnel
@@ -21,6 +22,7 @@ from broker.gateway.problems import (
 )
 from broker.gateway.relay import Relay
 from broker.gateway.request import RequestReader
+from broker.gateway.sparing import Sparing
 from broker.gateway.tunnel import Tunnel
 from providers.signing import Unsignable
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from broker.model import Grant
 
 _METADATA: Final = METADATA_PATH.encode()
+_TURNS: Final = 16
+"""Requests of one connection that are judged at a time, before others have their turn."""
 
 
 class AgentConnection(asyncio.Protocol):
@@ -66,12 +70,26 @@ class AgentConnection(asyncio.Protocol):
             request is None or request.fields.closes or self._closing or self._works.draining
         )
 
+    @property
+    def standing(self) -> tuple[int, float] | None:
+        """How good its claim to its place is (`crowding.Idler`)."""
+        if self._relay is not None:
+            return None
+        return standing(
+            closing=self._closing,
+            served=self._reader.has_admitted,
+            in_head=self._in_head,
+            deadline=self._deadline,
+        )
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin (`asyncio.Protocol`)."""
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(self._works.limits.buffer_bytes)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else None
+        if len(self._connections) >= self._works.limits.connections:
+            self._connections.difference_update(make_way(self._connections))
         if len(self._connections) < self._works.limits.connections:
             self._connections.add(self)
         else:
@@ -208,14 +226,18 @@ class AgentConnection(asyncio.Protocol):
         if self._advancing:
             return
         self._advancing = True
+        turns = _TURNS
         try:
             while self._buffer and not self._closing:
                 if self._body is not None:
                     self._take_body(self._body)
-                elif self._relay is None and not self._slow:
+                elif self._relay is None and not self._slow and turns:
+                    turns -= 1
                     if not self._take_head():
                         break
                 else:
+                    if not turns:
+                        self._works.loop.call_soon(self._advance)
                     if len(self._buffer) > self._works.limits.buffer_bytes:
                         self.hold()
                     break
@@ -307,3 +329,11 @@ class AgentConnection(asyncio.Protocol):
             self.release()  # what arrives is dropped; unread, it would reset the connection
         else:
             transport.close()
+
+
+def accept(works: Works, connections: set[AgentConnection]) -> asyncio.BaseProtocol:
+    """Return the protocol of one more connection beside those that are open."""
+    connection = AgentConnection(works, connections)
+    if len(connections) < works.limits.roomy_connections:
+        return connection
+    return Sparing(connection, works.room)

@@ -7,11 +7,12 @@ listeners, and whatever else it is told to protect, are out of reach for every s
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import os
 import socket
 import ssl
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from broker.addresses import why_not_public
 from broker.gateway.problems import LOOP, Refusal
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from providers.base import Upstream
 
     Place = tuple[str, int]
-    AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.Protocol)
+    AnyProtocol = TypeVar("AnyProtocol", bound=asyncio.BaseProtocol)
+
+_NO_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 
 async def resolve(host: str, port: int) -> list[str]:
@@ -62,6 +65,8 @@ class Connector:
         except ssl.SSLCertVerificationError as error:
             return _unreachable(f"its certificate is not trusted: {error.verify_message}")
         except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                return Refusal("overloaded", "the gateway has no file descriptor left")
             return _unreachable(error.strerror or "the connection broke off")
 
     async def _open(
@@ -109,6 +114,8 @@ class Connector:
         except TimeoutError:
             return _unreachable("it did not accept the connection in time")
         except OSError as error:
+            if error.errno in _NO_DESCRIPTORS:
+                raise
             return _unreachable(error.strerror or "it did not accept the connection")
         try:
             refusal = await self._judge_peer(transport, upstream)
@@ -156,7 +163,7 @@ class Connector:
 
 async def _secured(
     transport: asyncio.Transport,
-    protocol: asyncio.Protocol,
+    protocol: asyncio.BaseProtocol,
     context: ssl.SSLContext,
     server_name: str,
 ) -> asyncio.Transport | None:

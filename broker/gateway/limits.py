@@ -22,6 +22,9 @@ class GatewayLimits:
     for the provider's credential. `linger` is how long the gateway goes on
     reading from an agent that it has refused, so that the refusal is not lost to a reset.
 
+    Of the connections on either side, `roomy_connections` read as much as they can at once; all
+    others share `crowd_bytes`.
+
     An upstream connection is kept for `pool_idle` after its last use: shorter than the
     common servers' own time-outs, so that few connections go stale under a request.
     """
@@ -36,9 +39,12 @@ class GatewayLimits:
     buffer_bytes: int = 64 << 10
     whole_body_bytes: int = 16 << 20
     whole_bodies_bytes: int = 256 << 20
+    roomy_connections: int = 64
+    crowd_bytes: int = 4 << 20
 
     connections: int = 8192
-    upstream_connections: int = 1024
+    """Of agents; also the most that there are to all services together."""
+    upstream_connections: int = 4096
     upstream_waiting: int = 1024
 
     idle_timeout: float = 75.0

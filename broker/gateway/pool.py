@@ -6,49 +6,47 @@ Connections belong to an upstream and to no agent: nothing in them depends on wh
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from typing import TYPE_CHECKING, Protocol
+import math
+from collections import Counter
+from typing import TYPE_CHECKING
 
 from broker.gateway.problems import Refusal, report
+from broker.gateway.sparing import Room, Sparing
 from broker.gateway.upstream import UpstreamConnection
+from broker.gateway.waiting import WaitingLine, share
 
 if TYPE_CHECKING:
     from broker.gateway.guard import Connector
     from broker.gateway.limits import GatewayLimits
     from broker.gateway.route import Route
-
-
-class Waiter(Protocol):
-    """Whoever wants to send a request."""
-
-    @property
-    def waiting(self) -> bool:
-        """Tell whether a connection is still wanted."""
-        ...
-
-    def connected(self, connection: UpstreamConnection) -> None:
-        """Take a connection, for one request."""
-        ...
-
-    def unconnected(self, refusal: Refusal) -> None:
-        """Learn that there is none to be had."""
-        ...
+    from broker.gateway.waiting import Waiter
 
 
 class _Upstream:
     """The connections to one upstream; `idle` in the order in which they came back."""
 
-    __slots__ = ("idle", "open", "opening", "waiters")
+    __slots__ = ("idle", "open", "opening", "share", "waiters")
 
-    def __init__(self) -> None:
+    def __init__(self, limits: GatewayLimits) -> None:
+        self.share = share(limits.upstream_connections)
         self.open: set[UpstreamConnection] = set()
-        self.opening = 0
+        self.opening: Counter[str] = Counter()  # by the agent for whom
         self.idle: list[UpstreamConnection] = []
-        self.waiters: deque[tuple[Route, Waiter]] = deque()
+        self.waiters = WaitingLine(limits.upstream_waiting)
 
     @property
     def size(self) -> int:
-        return len(self.open) + self.opening
+        return len(self.open) + (self.opening.total() if self.opening else 0)
+
+    def may_have_more(self, agent: str) -> bool:
+        """Tell whether an agent has less than its share, so that others find a connection, too."""
+        if self.size - len(self.idle) < self.share:
+            return True
+        return sum(one.agent == agent for one in self.open) + self.opening[agent] < self.share
+
+    def next(self) -> tuple[Route, Waiter] | None:
+        """Return who is to have a connection now, if anybody waits for one."""
+        return self.waiters.next(self.may_have_more) if self.waiters else None
 
 
 class Pool:
@@ -59,6 +57,7 @@ class Pool:
         self._limits = limits
         self._upstreams: dict[str, _Upstream] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._room = Room(limits.crowd_bytes)
         self._closed = False
 
     @property
@@ -70,17 +69,19 @@ class Pool:
         """Give `waiter` a connection, at once or later; a new one if it must be `fresh`."""
         upstream = self._upstreams.get(route.pool_key)
         if upstream is None:
-            upstream = self._upstreams[route.pool_key] = _Upstream()
-        while upstream.idle and not fresh:
-            connection = upstream.idle.pop()
-            if connection.usable:
-                waiter.connected(connection)
+            upstream = self._upstreams[route.pool_key] = _Upstream(self._limits)
+        in_use = len(upstream.open) - len(upstream.idle)
+        if in_use < upstream.share or upstream.may_have_more(waiter.agent):
+            while upstream.idle and not fresh:
+                connection = upstream.idle.pop()
+                if connection.usable:
+                    waiter.connected(connection)
+                    return
+            free = upstream.size < self._limits.upstream_connections
+            if free and upstream.may_have_more(waiter.agent):
+                self._open(upstream, route, waiter)
                 return
-        if upstream.size < self._limits.upstream_connections:
-            self._open(upstream, route, waiter)
-        elif len(upstream.waiters) < self._limits.upstream_waiting:
-            upstream.waiters.append((route, waiter))
-        else:
+        if not upstream.waiters.join(route, waiter):
             waiter.unconnected(Refusal("overloaded", "too many requests wait for this service"))
 
     def made(self, connection: UpstreamConnection) -> None:
@@ -90,7 +91,7 @@ class Pool:
     def give(self, connection: UpstreamConnection) -> None:
         """Take back a connection that can be used again."""
         upstream = self._upstreams[connection.key]
-        following = _next(upstream) if upstream.waiters else None
+        following = upstream.next()
         if following is not None:
             following[1].connected(connection)
         elif self._closed:
@@ -133,19 +134,25 @@ class Pool:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for upstream in self._upstreams.values():
-            upstream.opening = 0  # a task that was cancelled before it began did not count down
+            upstream.opening.clear()  # a task that was cancelled before it began did not count down
             while upstream.idle:
                 upstream.idle.pop().abort()
 
     def _open(self, upstream: _Upstream, route: Route, waiter: Waiter) -> None:
-        upstream.opening += 1
+        if self.size >= self._limits.connections:
+            self._close_idle()
+        upstream.opening[waiter.agent] += 1
         task = asyncio.get_running_loop().create_task(self._connect(upstream, route, waiter))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def _connect(self, upstream: _Upstream, route: Route, waiter: Waiter) -> None:
-        def make() -> UpstreamConnection:
-            return UpstreamConnection(route.pool_key, self._limits, self)
+        connection = UpstreamConnection(route.pool_key, self._limits, self)
+
+        def make() -> asyncio.BaseProtocol:
+            # With TLS, uvloop leaves unread what does not fit into a buffer (0.22).
+            roomy = route.secure or self.size <= self._limits.roomy_connections
+            return connection if roomy else Sparing(connection, self._room)
 
         try:
             result = await self._connector.open(route.upstream, make)
@@ -153,27 +160,29 @@ class Pool:
             report(error, "connecting to a service")
             result = Refusal("internal_error", "the gateway could not connect to the service")
         finally:
-            upstream.opening -= 1
+            upstream.opening[waiter.agent] -= 1
+            if not upstream.opening[waiter.agent]:
+                del upstream.opening[waiter.agent]
         if isinstance(result, Refusal):
             if waiter.waiting:
                 waiter.unconnected(result)
             self._serve_next(upstream)
-        elif not result.usable:
+        elif not connection.usable:
             waiter.unconnected(Refusal("upstream_closed", "the service closed the connection"))
         elif waiter.waiting:
-            waiter.connected(result)
+            waiter.connected(connection)
         else:
-            self.give(result)
+            self.give(connection)
+
+    def _close_idle(self) -> None:
+        """Close the connection that has been idle the longest, to whatever service."""
+        idle = [upstream.idle for upstream in self._upstreams.values() if upstream.idle]
+        if idle:
+            # Not judged by the clock yet is who came back last.
+            longest = min(idle, key=lambda ones: ones[0].idle_since or math.inf)
+            longest.pop(0).abort()
 
     def _serve_next(self, upstream: _Upstream) -> None:
-        following = _next(upstream)
+        following = upstream.next()
         if following is not None:
             self._open(upstream, *following)
-
-
-def _next(upstream: _Upstream) -> tuple[Route, Waiter] | None:
-    while upstream.waiters:
-        following = upstream.waiters.popleft()
-        if following[1].waiting:
-            return following
-    return None

@@ -115,8 +115,13 @@ class Relay:
         return self._admission.grant
 
     @property
+    def agent(self) -> str:
+        """On whose behalf the request is made (`waiting.Waiter`)."""
+        return self._admission.grant.agent
+
+    @property
     def waiting(self) -> bool:
-        """Whether an upstream connection is still wanted (`pool.Waiter`)."""
+        """Whether an upstream connection is still wanted (`waiting.Waiter`)."""
         return not self.over and self._upstream is None
 
     def start(self) -> None:
@@ -210,7 +215,7 @@ class Relay:
             self._client.refuse(refusal)
 
     def connected(self, connection: UpstreamConnection) -> None:
-        """Send the request with its credential (`pool.Waiter`)."""
+        """Send the request with its credential (`waiting.Waiter`)."""
         if self._credential is None:
             raise RuntimeError("connected before there is a credential")
         self._upstream = connection
@@ -225,7 +230,7 @@ class Relay:
             self.fail(unsignable(error))
 
     def unconnected(self, refusal: Refusal) -> None:
-        """Give up, for there is no connection to be had (`pool.Waiter`)."""
+        """Give up, for there is no connection to be had (`waiting.Waiter`)."""
         self.fail(refusal)
 
     def upstream_full(self) -> None:

@@ -30,8 +30,8 @@ class Route:
 
     `origins` are the spellings of the upstream's origin; `pool_key` is all that decides whether
     a connection made for one service will do for another; `via` is the line that says that the
-    gateway, by this name, has sent a request on; `refusal` is why none of its requests
-    is let through, if there is a reason.
+    gateway, by this name, has sent a request on; `secure` is true where there is TLS on it;
+    `refusal` is why none of its requests is let through, if there is a reason.
     """
 
     __slots__ = (
@@ -44,6 +44,7 @@ class Route:
         "pool_key",
         "prefix",
         "refusal",
+        "secure",
         "service",
         "slots",
         "upstream",
@@ -71,6 +72,7 @@ class Route:
         self.pool_key = (
             f"{upstream.scheme}://{names[1]} {upstream.ca_file} {upstream.allow_private}"
         )
+        self.secure = upstream.scheme == "https"
         self.refusal = _PLAIN_HTTP if insecure else None
         self._allowed: dict[Asked, Allow] = {}
 

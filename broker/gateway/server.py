@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from broker.gateway.authorize import Authorization
 from broker.gateway.credentials import Credentials
-from broker.gateway.downstream import AgentConnection
+from broker.gateway.downstream import accept
 from broker.gateway.guard import Connector
 from broker.gateway.limits import GatewayLimits
 from broker.gateway.metrics import GatewayMetrics
 from broker.gateway.pool import Pool
 from broker.gateway.problems import report
 from broker.gateway.record import Recorder
+from broker.gateway.sparing import Room
 from broker.gateway.works import Works
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from broker.audit.base import Trail
     from broker.gateway.base import Authority, Resource
+    from broker.gateway.downstream import AgentConnection
     from broker.limits.limiter import Limiter
     from broker.model import Grant
 
@@ -76,7 +78,7 @@ class GatewayServer:
         self._works = works
         self._own.add(listener.getsockname()[:2])
         server = await loop.create_server(
-            lambda: AgentConnection(works, self._connections), sock=listener, backlog=_BACKLOG
+            lambda: accept(works, self._connections), sock=listener, backlog=_BACKLOG
         )
         self._servers.append(server)
         if self._ticking is None:
@@ -125,6 +127,7 @@ class GatewayServer:
             recorder=self._recorder,
             clock=time.monotonic,
             limiter=self._limiter,
+            room=Room(self._limits.crowd_bytes),
         )
         connections = self._connections
         self._metrics.watch(

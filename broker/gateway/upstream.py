@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 class Receiver(Protocol):
     """Whoever sent the request and waits for its response."""
 
+    @property
+    def agent(self) -> str:
+        """On whose behalf the request is made."""
+        ...
+
     def answered(self, head: ResponseHead, content: bytes, *, done: bool) -> None:
         """Take the response's head and the first of its content; `done` if that is all."""
         ...
@@ -96,6 +101,11 @@ class UpstreamConnection(asyncio.Protocol):
         self._interims = 0
         self._head: ResponseHead | None = None
         self._body: Body | None = None
+
+    @property
+    def agent(self) -> str | None:
+        """On whose behalf the request is made that it is on, if it is on any."""
+        return None if self._receiver is None else self._receiver.agent
 
     def begin(self, receiver: Receiver, method: bytes, head: bytes, *, whole: bool) -> None:
         """Send a request's head; its response goes to `receiver`.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from broker.gateway.pool import Pool
     from broker.gateway.problems import Refusal
     from broker.gateway.record import Recorder
+    from broker.gateway.sparing import Room
     from broker.limits.limiter import Limiter
 
 
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
 class Works:
     """The parts of one gateway, which belong to one event loop; `clock` is the monotonic one.
 
-    `whole_bodies` counts the bytes of bodies that are read whole before they are sent. Without
-    a `limiter` nothing that policy limits is let through.
+    `room` is what agents' connections share where there are many. `whole_bodies` counts the bytes
+    of bodies that are read whole before they are sent. Without a `limiter` nothing that policy
+    limits is let through.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -35,6 +37,7 @@ class Works:
     pool: Pool
     recorder: Recorder
     clock: Callable[[], float]
+    room: Room
     limiter: Limiter | None = None
     draining: bool = False
     whole_bodies: int = 0

@@ -33,7 +33,7 @@ class GatewaySettings:
     url: str | None = field(default=None, metadata={"read": values.url})
     body_size: int = field(default=16 << 30, metadata={"read": values.size})
     connections: int = field(default=8192, metadata={"read": values.count})
-    upstream_connections: int = field(default=1024, metadata={"read": values.count})
+    upstream_connections: int = field(default=4096, metadata={"read": values.count})
     idle_timeout: int = field(default=75, metadata={"read": values.duration})
 
 

@@ -34,11 +34,11 @@ def app() -> FastAPI:
 
 
 @asynccontextmanager
-async def serving() -> AsyncIterator[tuple[ControlServer, int]]:
+async def serving(connections: int = 1024) -> AsyncIterator[tuple[ControlServer, int]]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     port = listener.getsockname()[1]
-    server = ControlServer(app(), drain=5)
+    server = ControlServer(app(), drain=5, connections=connections)
     await server.start(listener)
     try:
         yield server, port
@@ -53,6 +53,18 @@ async def send(port: int, data: bytes) -> bytes:
     answer = await asyncio.wait_for(reader.read(), 20)
     writer.close()
     return answer
+
+
+async def test_who_does_nothing_makes_way() -> None:
+    async with serving(connections=8) as (_, port):
+        kept = await asyncio.open_connection("127.0.0.1", port)
+        kept[1].write(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n")
+        idle = [await asyncio.open_connection("127.0.0.1", port) for _ in range(40)]
+        answer = await send(port, b"GET /slow HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert (await kept[0].readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+        for _, writer in (kept, *idle):
+            writer.close()
 
 
 async def test_serves_from_the_moment_that_start_returns() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -211,14 +211,53 @@ async def test_an_agent_that_half_closes_is_gone(gateway: GatewayBench) -> None:
 async def test_connections_are_bounded(tmp_path: Path) -> None:
     limits = GatewayLimits(connections=3)
     async with gateway_bench(tmp_path / "audit", limits=limits) as bench, AsyncExitStack() as stack:
+        bench.upstream.answer = bench.upstream.silence
         wires = [await stack.enter_async_context(bench.connect()) for _ in range(3)]
-        await asyncio.sleep(0.05)
+        for number, wire in enumerate(wires):
+            await wire.send(bench.head(b"GET", b"/api/x"))
+            await bench.upstream.until_requests(number + 1)
         async with bench.connect() as one_too_many:
             assert (await one_too_many.response()).error == "overloaded"
             assert await one_too_many.closed()
+        bench.upstream.answer = reply()
         wires[0].writer.close()
-        await asyncio.sleep(0.05)
+        while len(bench.server._connections) == 3:  # noqa: ASYNC110 - a test's patience
+            await asyncio.sleep(0.002)
         assert (await bench.call(b"GET", b"/api/x")).status == 200
+
+
+async def test_who_does_nothing_makes_way(tmp_path: Path) -> None:
+    limits = GatewayLimits(connections=3)
+    async with gateway_bench(tmp_path / "audit", limits=limits) as bench, AsyncExitStack() as stack:
+        wires = [await stack.enter_async_context(bench.connect()) for _ in range(3)]
+        served, beginning, idle = wires
+        await served.send(bench.head(b"GET", b"/api/x"))
+        assert (await served.response()).status == 200
+        await beginning.send(b"GET /api/x HTTP/1.1\r\nHost: a")
+        while any(one._deadline is None for one in bench.server._connections):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)  # the gateway's clock has to tick for it to know
+        # Who has never asked for anything goes first, then who is slow to ask, then who is idle.
+        for loser in (idle, beginning, served):
+            wire = await stack.enter_async_context(bench.connect())
+            await wire.send(bench.head(b"GET", b"/api/x"))
+            assert (await wire.response()).status == 200
+            with suppress(ConnectionError):
+                assert await loser.closed()
+
+
+async def test_a_flood_of_requests_leaves_others_their_turn(gateway: GatewayBench) -> None:
+    """Thousands fit into what is read at once; each costs a judgement and a record."""
+    flood = b"GET /api/x HTTP/1.1\r\nHost: a\r\n\r\n" * 4000
+    async with gateway.connect() as noisy, gateway.connect() as quiet:
+        await noisy.send(flood)
+        answered = 0
+        for _ in range(20):
+            await quiet.send(gateway.head(b"GET", b"/api/x", token=b""))
+            assert (await quiet.response()).error == "token_missing"
+        while answered < 4000:
+            assert (await noisy.response()).error == "token_missing"
+            answered += 1
+    assert len(await gateway.records()) == 4020
 
 
 @pytest.mark.parametrize(

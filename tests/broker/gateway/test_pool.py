@@ -28,6 +28,7 @@ class Request:
     """Wants a connection, sends a request on it and waits for the answer."""
 
     waiting: bool = True
+    agent: str = "tester"
     hold: bool = False
     connection: UpstreamConnection | None = None
     refusal: Refusal | None = None
@@ -81,8 +82,8 @@ class Bench:
     pool: Pool
     route: Route
 
-    def take(self, *, fresh: bool = False, hold: bool = False) -> Request:
-        request = Request(hold=hold)
+    def take(self, *, fresh: bool = False, hold: bool = False, agent: str = "tester") -> Request:
+        request = Request(hold=hold, agent=agent)
         self.pool.take(self.route, request, fresh=fresh)
         return request
 
@@ -141,6 +142,39 @@ async def test_connections_are_bounded_and_passed_on() -> None:
         assert await queued[1].wait() is held[0].connection
         assert not queued[0].over.is_set()
         assert it.upstream.connections == 2
+
+
+async def test_no_agent_has_every_connection_and_all_take_turns() -> None:
+    async with bench(upstream_connections=4, upstream_waiting=4) as it:
+        it.upstream.answer = it.upstream.silence
+        noisy = [it.take(agent="noisy") for _ in range(6)]
+        await it.upstream.until_requests(3)
+        assert noisy[5].refusal is None  # three on their way, and the others wait
+        assert it.take(agent="noisy").refusal is not None
+        quiet = it.take(agent="quiet")
+        await it.upstream.until_requests(4)
+        also_waits = it.take(agent="quiet")
+        assert [one.connection is not None for one in noisy] == [True] * 3 + [False] * 3
+        # What becomes free goes to whoever has less than its share, and then in turn.
+        assert quiet.connection is not None
+        quiet.connection.abort()
+        await it.upstream.until_requests(5)
+        assert also_waits.connection is not None
+        assert noisy[0].connection is not None
+        noisy[0].connection.abort()
+        await it.upstream.until_requests(6)
+        assert noisy[3].connection is not None
+        assert it.pool.size == 4
+
+
+async def test_an_idle_connection_to_one_service_makes_way_for_another() -> None:
+    async with bench(connections=2) as it, recording_upstream() as other:
+        first = await it.take().wait()
+        it.route = route(other.port)
+        for _ in range(2):
+            it.take(fresh=True)
+        await other.until_requests(2)
+        assert not first.usable
 
 
 async def test_a_lost_connection_makes_room_for_who_waits() -> None:

@@ -24,6 +24,8 @@ GET = b"GET / HTTP/1.1\r\nHost: u\r\n\r\n"
 class Ends:
     """Pool and receiver at once: what came of a connection."""
 
+    agent = "tester"
+
     given: list[UpstreamConnection] = field(default_factory=list)
     lost_count: int = 0
     heads: list[ResponseHead] = field(default_factory=list)

@@ -8,7 +8,7 @@ from broker.gateway.works import Works
 
 async def test_spawned_work_is_kept_until_it_is_done() -> None:
     parts: dict[str, Any] = dict.fromkeys(
-        ("limits", "resource", "authorization", "credentials", "pool", "recorder", "clock")
+        ("limits", "resource", "authorization", "credentials", "pool", "recorder", "clock", "room")
     )
     works = Works(loop=asyncio.get_running_loop(), **parts)
     finished = asyncio.Event()
