@@ -236,10 +236,7 @@ class AgentConnection(asyncio.Protocol):
                     if not self._take_head():
                         break
                 else:
-                    if not turns:
-                        self._works.loop.call_soon(self._advance)
-                    if len(self._buffer) > self._works.limits.buffer_bytes:
-                        self.hold()
+                    self._wait(for_turn=not turns)
                     break
         except Malformed as error:
             self._break_off(malformed(f"the request's body: {error}"))
@@ -251,6 +248,13 @@ class AgentConnection(asyncio.Protocol):
             self._break_off(Refusal("internal_error", detail, final=True))
         finally:
             self._advancing = False
+
+    def _wait(self, *, for_turn: bool) -> None:
+        """Let what is in the buffer wait, for the request under way or for others' turn."""
+        if for_turn:
+            self._works.loop.call_soon(self._advance)
+        if len(self._buffer) > self._works.limits.buffer_bytes:
+            self.hold()
 
     def _take_body(self, body: Body) -> None:
         content = body.feed(self._buffer)
