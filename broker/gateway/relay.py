@@ -24,7 +24,7 @@ from broker.gateway.request import IDEMPOTENT
 from broker.gateway.scrub import Scrubbing
 from broker.gateway.sign import collect, written_head
 from broker.gateway.trailers import last_chunk, read_trailers
-from broker.gateway.translate import translate
+from broker.gateway.translate import agent_lines
 from broker.gateway.upload import Upload
 from providers.signing import Unsignable
 
@@ -334,14 +334,8 @@ class Relay:
         return self._upload is not None and self._upload.whole and not self._upload.done
 
     def _lines(self, head: ResponseHead, credential: Credential) -> bytes:
-        lines = head.start
-        if head.translated:
-            lines += translate(head.translated, self._admission.route, credential)
-        if head.length is None and head.has_body(self._method):
-            self._chunks = True
-            lines += b"Transfer-Encoding: chunked\r\n"
-            if head.trailers and self._admission.request.fields.takes_trailers:
-                lines += b"Trailer: %b\r\n" % b", ".join(sorted(head.trailers))
+        self._chunks = head.length is None and head.has_body(self._method)
+        lines = agent_lines(head, self._admission, credential, chunks=self._chunks)
         return lines + (b"\r\n" if self._keep else b"Connection: close\r\n\r\n")
 
     def _pass_on(self, lines: bytes, content: bytes, *, done: bool) -> None:

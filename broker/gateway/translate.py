@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 from broker.gateway.inject import without_parameters
 
 if TYPE_CHECKING:
+    from broker.gateway.authorize import Admission
     from broker.gateway.grammar import Field
     from broker.gateway.inject import Credential
+    from broker.gateway.response import ResponseHead
     from broker.gateway.route import Route
 
 _COOKIE_ATTRIBUTE: Final = re.compile(rb"\s*(domain|path)\s*(?:=\s*(.*?)\s*)?", re.IGNORECASE)
@@ -32,6 +34,20 @@ def translate(fields: tuple[Field, ...], route: Route, credential: Credential) -
         if value is not None and not credential.shows(value):
             lines.append(field._replace(value=value).line())
     return b"".join(lines)
+
+
+def agent_lines(
+    head: ResponseHead, admission: Admission, credential: Credential, *, chunks: bool
+) -> bytes:
+    """Return the head's lines as the agent may see them; `chunks` says how its body leaves."""
+    lines = head.start
+    if head.translated:
+        lines += translate(head.translated, admission.route, credential)
+    if chunks:
+        lines += b"Transfer-Encoding: chunked\r\n"
+        if head.trailers and admission.request.fields.takes_trailers:
+            lines += b"Trailer: %b\r\n" % b", ".join(sorted(head.trailers))
+    return lines
 
 
 def _location(value: bytes, route: Route, credential: Credential) -> bytes:

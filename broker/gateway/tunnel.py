@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from broker.gateway.frames import FrameScrubbing
 from broker.gateway.problems import Refusal
 from broker.gateway.relay import Relay
-from broker.gateway.translate import translate
+from broker.gateway.translate import agent_lines
 from broker.gateway.upload import Upload
 from broker.gateway.websocket import EXTENSIONS, SWITCHING, why_not_switched
 
@@ -60,10 +60,7 @@ class Tunnel(Relay):
             self.fail(Refusal("upstream_malformed", f"the service's answer: {problem}"))
             return
         self._head = head
-        lines = head.start
-        if head.translated:
-            lines += translate(head.translated, self._admission.route, credential)
-        lines += _SWITCHED
+        lines = agent_lines(head, self._admission, credential, chunks=False) + _SWITCHED
         if credential.scrubber is not None:
             self._scrubbing = FrameScrubbing(credential.scrubber)
             lines = self._scrubbing.head(lines)
