@@ -62,6 +62,9 @@ _UNKNOWN: Final = Refusal(
 )
 
 
+_EXPIRED: Final = Refusal("expired", "the task token has expired; ask for a new one")
+
+
 @dataclass(slots=True)
 class _Verified:
     """A token's grant, its standing when it was last looked at, and its use not yet taken."""
@@ -118,9 +121,12 @@ class Grants:
         if verified is None:
             return self._verify(token, digest)
         wall = self._clock()
-        if wall >= verified.grant.expires_at or now >= verified.deadline:
+        if wall >= verified.grant.expires_at:
             self._drop(digest)
-            return Refusal("expired", "the task token has expired; ask for a new one")
+            return _EXPIRED
+        if now >= verified.deadline:
+            # Kept: to a wall clock that was set back, a forgotten token would be good again.
+            return _EXPIRED
         verified.used_at = wall
         verified.requests += 1
         policy = self._policy()

@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from broker.keys.base import Sealer, SigningKey
 
 
+CLOCK_MARGIN: Final = 2 * 3600
+"""How far, in seconds, a wall clock may be set back without a new broker having no key."""
+
+
 class FileSigningKey:
     """Sign with a P-256 key held in memory (a `SigningKey`)."""
 
@@ -82,7 +86,8 @@ class KeySet:
             ConfigurationError: something is there already.
         """
         private_key = ec.generate_private_key(ec.SECP256R1())
-        now = int(clock())
+        # Nobody knows an older one, so it may sign from before now: the clock may be set back.
+        now = int(clock()) - CLOCK_MARGIN
         document = {
             "keys": [{"private_key": _text(private_key), "published_at": now, "signs_from": now}]
         }

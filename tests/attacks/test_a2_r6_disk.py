@@ -20,9 +20,6 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import pytest
 
-from broker.identity.local import client_assertion
-from providers.base import Secret
-from tests.fakes.token_bench import client
 from tests.fakes.wire import wire
 from tests.integration.site import Site, Traffic, site
 
@@ -66,15 +63,6 @@ def filled(directory: Path) -> Iterator[None]:
         path.unlink()
 
 
-async def ask_for_token(place: Site) -> int:
-    """Exchange a fresh proof for a task token; return the answer's status."""
-    key = Secret((place.home.path / "agents/my-agent.pem").read_bytes())
-    assertion = client_assertion(key, "my-agent", place.home.control_url)
-    fields = {name: values[0] for name, values in client(assertion, scope="api.all").items()}
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
-        return (await http.post(f"{place.home.control_url}/token", data=fields)).status_code
-
-
 async def lasts(place: Site, traffic: Traffic) -> None:
     """Wait until nothing is let through any more, and see that this is so for a while."""
 
@@ -99,7 +87,7 @@ async def goes_on(place: Site, traffic: Traffic) -> None:
         ),
         "agents to be served again",
     )
-    assert await ask_for_token(place) == 200
+    assert await place.present(place.proof()) == 200
     await place.until(lambda: place.get("/readyz").json()["status"] == "ok", "all to be well")
 
 
@@ -127,7 +115,7 @@ async def test_a2_r6_the_disk_is_full(tmp_path: Path, workers: int) -> None:
                 await place.until(lambda: len(traffic.answered) > 40, "traffic")
                 with filled(place.home.path / "data"):
                     await lasts(place, traffic)
-                    assert await ask_for_token(place) == 503
+                    assert await place.present(place.proof()) == 503
                     assert place.get("/readyz").status_code == 503
                 await goes_on(place, traffic)
             await asyncio.to_thread(judge, place, traffic)
@@ -135,14 +123,14 @@ async def test_a2_r6_the_disk_is_full(tmp_path: Path, workers: int) -> None:
 
 @pytest.mark.timeout(120)
 async def test_a2_the_trail_s_disk_fails(tmp_path: Path, faults: Faults) -> None:
-    async with site(tmp_path) as place, place.broker(**faults.environment):
+    async with site(tmp_path, environment=faults.environment) as place, place.broker():
         traffic = Traffic(place, await place.token())
         async with traffic.flowing():
             await place.until(lambda: len(traffic.answered) > 40, "traffic")
             for call, error in FAILURES:
                 with faults.failing(call, "/data/audit/", error):
                     await lasts(place, traffic)
-                    assert await ask_for_token(place) == 503
+                    assert await place.present(place.proof()) == 503
                 await goes_on(place, traffic)
         await asyncio.to_thread(judge, place, traffic)
 
@@ -150,15 +138,15 @@ async def test_a2_the_trail_s_disk_fails(tmp_path: Path, faults: Faults) -> None
 @pytest.mark.timeout(120)
 async def test_a2_the_database_s_disk_fails(tmp_path: Path, faults: Faults) -> None:
     """No right is given that could not be stored; what was given before can be used and judged."""
-    async with site(tmp_path) as place, place.broker(**faults.environment):
+    async with site(tmp_path, environment=faults.environment) as place, place.broker():
         token = await place.token()
         for call, error in FAILURES:
             with faults.failing(call, "/data/broker.db", error):
-                assert [await ask_for_token(place) for _ in range(3)] == [503] * 3
+                assert [(await place.present(place.proof())) for _ in range(3)] == [503] * 3
                 assert await place.call(token, "POST", "/v1/x") == (200, None)
                 issued = [one for one in place.records() if one["action"] == "token.exchange"]
                 assert issued[-1]["decision"] == "error"
-            assert await ask_for_token(place) == 200
+            assert await place.present(place.proof()) == 200
             assert await place.call(token, "POST", "/v1/x") == (200, None)
         held = json.loads(await asyncio.to_thread(place.home.run, "sessions", "--json"))
         assert len(held) == 1 + len(FAILURES), "one from before and one after each, none between"
@@ -201,10 +189,10 @@ async def test_r6_without_descriptors_nothing_is_half_done(tmp_path: Path) -> No
                     await asyncio.sleep(0.05)
                 assert statuses <= {200, 503}, "the connection that there was is served or told"
                 with pytest.raises((httpx.TransportError, OSError)):
-                    await ask_for_token(place)
+                    await place.present(place.proof())
                 assert (await kept.get(f"{url}/readyz")).status_code in {200, 503}
             await place.until(lambda: place.get("/readyz").json()["status"] == "ok", "recovery")
-        assert await ask_for_token(place) == 200
+        assert await place.present(place.proof()) == 200
         assert await place.call(token, "POST", "/v1/c") == (200, None)
         assert place.unrecorded == []
         await asyncio.to_thread(place.verify)

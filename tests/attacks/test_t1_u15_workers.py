@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import pytest
 
-from broker.identity.local import client_assertion
-from providers.base import Secret
 from tests.fakes.token_bench import client
 from tests.fakes.wire import wire
 from tests.integration.site import Site, Traffic, site
@@ -33,9 +31,7 @@ async def place(tmp_path: Path) -> AsyncIterator[Site]:
 
 
 async def test_t1_one_assertion_100_times_across_two_workers(place: Site) -> None:
-    key = Secret((place.home.path / "agents/my-agent.pem").read_bytes())
-    assertion = client_assertion(key, "my-agent", place.home.control_url)
-    fields = {name: values[0] for name, values in client(assertion, scope="api.all").items()}
+    fields = {name: values[0] for name, values in client(place.proof(), scope="api.all").items()}
     # A connection for each: the system spreads connections over the workers, not requests.
     none_kept = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(trust_env=False, timeout=60, limits=none_kept) as http:

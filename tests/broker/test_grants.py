@@ -120,6 +120,19 @@ def test_r5_a_wall_clock_that_is_set_back_lengthens_no_life(world: _World) -> No
     assert _code(grants.verify(TOKEN)) == "expired"
 
 
+def test_r5_what_has_run_out_stays_so_though_the_wall_clock_says_otherwise(world: _World) -> None:
+    grants = world.grants()
+    grants.verify(TOKEN)
+    world.wait(600)
+    world.wall -= 500
+    world.wait(300)
+    for _ in range(3):
+        assert _code(grants.verify(TOKEN)) == "expired"
+    world.wait(500)
+    assert _code(grants.verify(TOKEN)) == "expired"
+    assert not grants._verified, "forgotten once both clocks agree"
+
+
 def test_r5_after_the_clock_is_set_back_a_token_of_before_is_from_the_future(
     world: _World,
 ) -> None:

@@ -1,7 +1,9 @@
-/* Make calls on chosen files fail, in a program that is run with this as LD_PRELOAD.
+/* Make calls on chosen files fail, and the wall clock wrong, in a program that is run with this as
+ * LD_PRELOAD.
  *
  * $FAULTS is a directory. While it holds a file named after a call (`sync`, `write`), which says
  * "<error number> <part of a path>", that call fails on descriptors whose path has that part.
+ * While it holds a file `clock`, the wall clock is ahead by the seconds that it says.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -11,32 +13,51 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/types.h>
+#include <time.h>
 #include <unistd.h>
 
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
+/* Read a file of $FAULTS into `text`, as a string; return its size, 0 if it is not there. */
+static ssize_t told(const char *name, char *text, size_t most) {
+    const char *directory = getenv("FAULTS");
+    char path[PATH_MAX];
+    ssize_t size = 0;
+    if (directory == NULL) return 0;
+    snprintf(path, sizeof path, "%s/%s", directory, name);
+    int file = open(path, O_RDONLY | O_CLOEXEC);
+    if (file < 0) return 0;
+    size = read(file, text, most - 1);
+    close(file);
+    text[size > 0 ? size : 0] = 0;
+    return size;
+}
+
 /* Return the error with which a call on a descriptor is to fail, or 0. */
 static int fault(const char *call, int descriptor) {
-    const char *directory = getenv("FAULTS");
-    char path[PATH_MAX], text[256], target[PATH_MAX];
+    char path[64], text[256], target[PATH_MAX];
     int before = errno, number = 0;
-    if (directory == NULL) return 0;
-    snprintf(path, sizeof path, "%s/%s", directory, call);
-    int file = open(path, O_RDONLY | O_CLOEXEC);
-    if (file >= 0) {
-        ssize_t size = read(file, text, sizeof text - 1);
-        close(file);
+    if (told(call, text, sizeof text) > 0) {
         snprintf(path, sizeof path, "/proc/self/fd/%d", descriptor);
         ssize_t length = readlink(path, target, sizeof target - 1);
-        if (size > 0 && length > 0) {
-            text[size] = target[length] = 0;
-            char *part = strchr(text, ' ');
-            if (part != NULL && strstr(target, part + 1) != NULL) number = atoi(text);
+        char *part = strchr(text, ' ');
+        if (length > 0 && part != NULL) {
+            target[length] = 0;
+            if (strstr(target, part + 1) != NULL) number = atoi(text);
         }
     }
     errno = before;
     return number;
+}
+
+static long ahead(void) {
+    char text[32];
+    int before = errno;
+    long seconds = told("clock", text, sizeof text) > 0 ? atol(text) : 0;
+    errno = before;
+    return seconds;
 }
 
 #define FAIL(call, descriptor)                    \
@@ -68,4 +89,23 @@ ssize_t pwrite(int descriptor, const void *data, size_t size, off_t offset) {
 ssize_t pwrite64(int descriptor, const void *data, size_t size, off64_t offset) {
     FAIL("write", descriptor);
     return NEXT(pwrite64)(descriptor, data, size, offset);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now) {
+    int result = NEXT(clock_gettime)(clock, now);
+    if (result == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+        now->tv_sec += ahead();
+    return result;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+    int result = NEXT(gettimeofday)(now, zone);
+    if (result == 0) now->tv_sec += ahead();
+    return result;
+}
+
+time_t time(time_t *place) {
+    time_t now = NEXT(time)(NULL) + ahead();
+    if (place != NULL) *place = now;
+    return now;
 }

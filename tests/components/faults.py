@@ -1,4 +1,4 @@
-"""Failing disks for a program of ours: calls on chosen files fail as long as a test wants."""
+"""Failing disks and wrong clocks for a program of ours, for as long as a test wants."""
 
 from __future__ import annotations
 
@@ -30,22 +30,28 @@ class Faults:
         """What a program's environment must hold."""
         return {"LD_PRELOAD": str(self.library), "FAULTS": str(self.directory)}
 
+    def set_clock(self, ahead: int) -> None:
+        """Put the wall clock so many seconds ahead of the right time, or back where it is less."""
+        self._tell("clock", str(ahead))
+
     @contextmanager
     def failing(self, call: str, part: str, error: int) -> Iterator[None]:
         """Have a call (`sync` or `write`) on files whose path has `part` fail with an `errno`."""
-        fault = self.directory / call
-        whole = self.directory / f"{call}.new"
-        whole.write_text(f"{error} {part}")
-        whole.rename(fault)  # never seen half written
+        self._tell(call, f"{error} {part}")
         try:
             yield
         finally:
-            fault.unlink()
+            (self.directory / call).unlink()
+
+    def _tell(self, name: str, text: str) -> None:
+        whole = self.directory / f"{name}.new"
+        whole.write_text(text)
+        whole.rename(self.directory / name)  # never seen half written
 
 
 @pytest.fixture(scope="session")
 def fault_library(component: Gate, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library that makes calls fail, compiled."""
+    """The library that stands between a program and its system, compiled."""
     compiler = component.program("gcc", "apt-get install gcc libc6-dev")
     library = tmp_path_factory.mktemp("faults") / "faults.so"
     command = [compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(_SOURCE), "-ldl"]

@@ -7,21 +7,24 @@ import itertools
 import json
 import time
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 
 from broker.audit.query import Reader
 from broker.files import create_private
+from broker.identity.local import client_assertion
+from providers.base import Secret
 from tests.components.process import serving
+from tests.fakes.token_bench import client
 from tests.fakes.upstream import recording_upstream, reply
 from tests.fakes.wire import wire
 from tests.integration.running_broker import COMMAND, BrokerHome
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
     from tests.fakes.upstream import Received, Upstream
@@ -87,14 +90,14 @@ class Site:
         return int(self.home.environment["BROKER_GATEWAY_PORT"])
 
     @asynccontextmanager
-    async def broker(self, **environment: str) -> AsyncIterator[subprocess.Popen[bytes]]:
-        """Run `broker serve` until the block ends, with more in its environment."""
+    async def broker(self) -> AsyncIterator[subprocess.Popen[bytes]]:
+        """Run `broker serve` until the block ends."""
         before = self.log.count("ready: ")
         process = serving(
             [COMMAND, "serve"],
             lambda: self.log.count("ready: ") > before,
             directory=self.home.path.parent,
-            environment={**self.home.environment, **environment},
+            environment=self.home.environment,
         )
         # In threads: the upstream lives in this one's event loop.
         running = await asyncio.to_thread(process.__enter__)
@@ -103,10 +106,21 @@ class Site:
         finally:
             await asyncio.to_thread(process.__exit__, None, None, None)
 
-    async def token(self, scope: str = "api.all") -> str:
-        """Return a task token that is good for an hour."""
-        arguments = ("token", "--scope", scope, "--ttl", "1h")
+    async def token(self, scope: str = "api.all", ttl: str = "1h") -> str:
+        """Return a task token."""
+        arguments = ("token", "--scope", scope, "--ttl", ttl)
         return (await asyncio.to_thread(self.home.run, *arguments)).strip()
+
+    def proof(self) -> str:
+        """Return a fresh proof of `my-agent`, by this process's clock."""
+        key = Secret((self.home.path / "agents/my-agent.pem").read_bytes())
+        return client_assertion(key, "my-agent", self.home.control_url)
+
+    async def present(self, proof: str) -> int:
+        """Offer a proof for a task token; return the answer's status."""
+        fields = {name: values[0] for name, values in client(proof, scope="api.all").items()}
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as http:
+            return (await http.post(f"{self.home.control_url}/token", data=fields)).status_code
 
     def head(self, token: str, method: str, path: str, *lines: str) -> bytes:
         """Return the head of a request through the gateway."""
@@ -223,12 +237,18 @@ class Traffic:
 
 
 @asynccontextmanager
-async def site(directory: Path, *, workers: int = 1, **settings: str) -> AsyncIterator[Site]:
-    """Make a home and an upstream, to be used by one agent, `my-agent`."""
+async def site(
+    directory: Path, *, workers: int = 1, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[Site]:
+    """Make a home and an upstream, to be used by one agent, `my-agent`.
+
+    The broker and every command run with `environment` besides their own.
+    """
     async with recording_upstream() as upstream:
         home = await asyncio.to_thread(
-            BrokerHome.create, directory / "broker" / "home", workers=str(workers), **settings
+            BrokerHome.create, directory / "broker" / "home", workers=str(workers)
         )
+        home = replace(home, environment={**home.environment, **(environment or {})})
         key = directory / "service.key"
         create_private(key, KEY.encode())
         home.policy(POLICY.format(port=upstream.port, key=key))

@@ -11,7 +11,7 @@ from broker.errors import ConfigurationError
 from broker.files import create_private
 from broker.keys.jwk import verify_es256
 from broker.keys.sealing import MasterKey
-from broker.keys.signing import FileSigningKey, KeySet, KeyState
+from broker.keys.signing import CLOCK_MARGIN, FileSigningKey, KeySet, KeyState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,11 +52,11 @@ def test_the_public_jwk_holds_public_members_only(tmp_path: Path) -> None:
 
 def test_a_key_set_is_kept_sealed_and_opens_again(tmp_path: Path) -> None:
     path = tmp_path / "k"
-    made = KeySet.create(path, SEALER, "signing", clock=lambda: 1000.5)
+    made = KeySet.create(path, SEALER, "signing", clock=lambda: 9000.5)
     opened = KeySet.open(path, SEALER, "signing")
     assert opened.public_jwks() == made.public_jwks()
     assert [(k.published_at, k.signs_from, k.retired_at) for k in opened.keys] == [
-        (1000, 1000, None)
+        (9000 - CLOCK_MARGIN, 9000 - CLOCK_MARGIN, None)
     ]
     assert path.stat().st_mode & 0o777 == 0o600
     assert b"private_key" not in path.read_bytes()
@@ -123,3 +123,10 @@ def test_a_signing_key_shows_nothing_of_itself(tmp_path: Path) -> None:
     assert repr(signer) == f"FileSigningKey({signer.kid})"
     with pytest.raises(TypeError):
         pickle.dumps(signer)
+
+
+def test_r5_a_new_key_signs_though_the_clock_is_set_back(tmp_path: Path) -> None:
+    made = KeySet.create(tmp_path / "k", SEALER, "signing", clock=lambda: 1e9)
+    opened = KeySet.open(tmp_path / "k", SEALER, "signing", clock=lambda: 1e9 - 3600)
+    assert opened.signer.kid == made.signer.kid
+    assert opened.public_jwks() == made.public_jwks()
