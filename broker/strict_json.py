@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, Final, NoReturn
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _INTEGER_DIGITS: Final = 20
 """Enough for any 64-bit integer with its sign; the time to convert more grows by the square."""
 
+_DECIMAL_DIGITS: Final = 40
 
 _TOO_DEEP: Final = "arrays and objects are nested too deeply"
 
@@ -25,15 +30,16 @@ class NotStrictJson(ValueError):
     """
 
 
-def loads(data: bytes, *, max_depth: int = 16) -> Any:
+def loads(data: bytes, *, max_depth: int = 16, exact: bool = False) -> Any:
     """Return the value that UTF-8 `data` holds.
 
+    With `exact`, a number with a fraction or an exponent is the `Decimal` that is written.
     Raise `NotStrictJson` for anything but one JSON value; for a member named twice in one
     object, an integer of over 20 digits, a number that is not finite, a lone surrogate, or
     arrays and objects nested deeper than `max_depth`. The caller caps the size.
     """
     try:
-        value = _DECODER.decode(data.decode())
+        value = (_EXACT if exact else _DECODER).decode(data.decode())
     except UnicodeDecodeError:
         raise NotStrictJson("it is not UTF-8") from None
     except json.JSONDecodeError as error:
@@ -88,13 +94,25 @@ def _float(digits: str) -> float:
     return value
 
 
+def _decimal(digits: str) -> Decimal:
+    _float(digits)
+    if len(digits) > _DECIMAL_DIGITS:
+        raise NotStrictJson(f"a number has more than {_DECIMAL_DIGITS} digits")
+    return Decimal(digits)
+
+
 def _constant(name: str) -> NoReturn:
     raise NotStrictJson(f"{name} is not a JSON number")
 
 
-_DECODER: Final = json.JSONDecoder(
-    object_pairs_hook=_object,
-    parse_int=_integer,
-    parse_float=_float,
-    parse_constant=_constant,
-)
+def _decoder(parse_float: Callable[[str], object]) -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_object,
+        parse_int=_integer,
+        parse_float=parse_float,
+        parse_constant=_constant,
+    )
+
+
+_DECODER: Final = _decoder(_float)
+_EXACT: Final = _decoder(_decimal)

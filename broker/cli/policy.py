@@ -11,6 +11,7 @@ from broker.cli import output, policy_history
 
 if TYPE_CHECKING:
     from broker.errors import Problem
+    from broker.policy.body import Content
     from broker.policy.engine import Policy
     from broker.policy.explain import Explanation
     from broker.policy.fixtures import Result
@@ -124,6 +125,13 @@ def explain(  # noqa: PLR0913 - the command's arguments and options
     websocket: Annotated[
         bool, typer.Option("--websocket", help="The request is to open a websocket.")
     ] = False,
+    body: Annotated[
+        str | None,
+        typer.Option(metavar="TEXT", help="The request's body; - reads it.", show_default=False),
+    ] = None,
+    content_type: Annotated[
+        str, typer.Option(metavar="TYPE", help="What the body is.")
+    ] = "application/json",
     directory: Annotated[
         Path | None,
         typer.Option(
@@ -141,7 +149,7 @@ def explain(  # noqa: PLR0913 - the command's arguments and options
     from broker.policy.explain import explain as explained
 
     raw, _, query = os.fsencode(path).partition(b"?")
-    request = Request(method, raw, query, websocket)
+    request = Request(method, raw, query, websocket, _content(body, content_type))
     explanation = explained(_load(directory, home), agent, scope, request)
     decision = explanation.decision
     data = {
@@ -161,6 +169,17 @@ def explain(  # noqa: PLR0913 - the command's arguments and options
         ],
     }
     output.emit(data, lambda: _print_explanation(explanation), json)
+
+
+def _content(body: str | None, content_type: str) -> Content:
+    import os
+    import sys
+
+    from broker.policy.body import NO_BODY, Content
+
+    if body is None:
+        return NO_BODY
+    return Content(sys.stdin.buffer.read() if body == "-" else os.fsencode(body), content_type)
 
 
 def _place(directory: Path | None, home: Path | None) -> Path:

@@ -13,6 +13,7 @@ from broker.gateway.slots import BEARER, find_token
 from broker.gateway.websocket import Handshake
 from broker.limits.quota import quota_of
 from broker.model import Allow, Deny
+from broker.policy.body import NO_BODY, NeedsBody
 from broker.policy.matching import open_ended
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from broker.gateway.request import Request, RequestFields
     from broker.limits.quota import Quota
     from broker.model import Decision, Grant
+    from broker.policy.body import Content
 
 _MISPLACED: Final = Refusal(
     "token_misplaced",
@@ -76,6 +78,16 @@ class Admission:
         return Rejection(refusal, route.service.name, self.path, self.grant, route.policy.version)
 
 
+class Pending(NamedTuple):
+    """A request that policy can judge only with its body, of at most `max_bytes` bytes."""
+
+    request: Request
+    route: Route
+    grant: Grant
+    path: bytes
+    max_bytes: int
+
+
 class Rejection(NamedTuple):
     """A request that goes no further, with what is known of it for the audit trail."""
 
@@ -97,8 +109,8 @@ class Authorization:
         self._limited = False  # whether the policy has any limits
         self._quotas: dict[tuple[str, str], Quota | None] = {}
 
-    def decide(self, request: Request) -> Admission | Rejection:
-        """Return the admission of a request, or why it goes no further."""
+    def decide(self, request: Request) -> Admission | Rejection | Pending:
+        """Return the admission of a request, or why it goes no further or has to wait."""
         known = request.admission
         # The same request is judged alike while policy and the grant's standing are the same.
         if known is not None and known.route.policy is self._authority.policy():
@@ -109,7 +121,17 @@ class Authorization:
                     return known
         return self._decide(request)
 
-    def _decide(self, request: Request) -> Admission | Rejection:
+    def decide_whole(self, request: Request, body: Content) -> Admission | Rejection:
+        """Return the admission of a request with its body, as policy and grant stand by now."""
+        verdict = self._decide(request, body)
+        if isinstance(verdict, Pending):
+            raise TypeError("policy asks for a body that it has")
+        request.admission = None  # for the next one with the same head may have another body
+        return verdict
+
+    def _decide(
+        self, request: Request, body: Content | None = None
+    ) -> Admission | Rejection | Pending:
         whole = request.path
         cut = whole.find(b"/", 1)
         name, path = (whole[1:cut], whole[cut:]) if cut > 0 else (whole[1:], b"")
@@ -129,23 +151,36 @@ class Authorization:
         if route is None:
             refusal = self._service_unknown(name, policy, grant)
             return Rejection(refusal, None, None, grant, policy.version)
-        if token in path or (query is not None and token in query):
-            verdict: Allow | Deny | Refusal = _MISPLACED
-        elif request.fields.handshake is not None:
+        misplaced = token in path or (query is not None and token in query)
+        unfit: Refusal | None = _MISPLACED if misplaced else claim.refusal
+        if unfit is not None:
+            return _rejection(unfit, route, path, grant)
+        if request.fields.handshake is not None:
             return self._decide_on_websocket(request, route, grant, path, claim)
+        return self._judge(request, route, grant, path, body)
+
+    def _judge(
+        self, request: Request, route: Route, grant: Grant, path: bytes, body: Content | None
+    ) -> Admission | Rejection | Pending:
+        """Ask policy, with the body if that is here."""
+        method, query = request.method, request.query
+        if body is None:
+            verdict = route.judge(grant.scopes, method, path, query)
         else:
-            verdict = claim.refusal or route.judge(grant.scopes, request.method, path, query)
+            verdict = route.judge_whole(grant.scopes, (method, path, query), body)
         if isinstance(verdict, Allow):
-            admission = Admission(
-                request, route, grant, verdict, path, request.method in SAFE, claim
-            )
-            return self._admitted(admission)
+            safe, claim = method in SAFE, request.fields.derived[route]
+            return self._admitted(Admission(request, route, grant, verdict, path, safe, claim))
+        if isinstance(verdict, NeedsBody):
+            if not request.fields.has_body:
+                return self._judge(request, route, grant, path, NO_BODY)
+            return Pending(request, route, grant, path, verdict.max_bytes)
         if isinstance(verdict, Deny):
-            holder = policy.agents.get(grant.agent)
+            holder = route.policy.agents.get(grant.agent)
             may_have = holder.scopes if holder else ()
-            would_do = _would_do(route, may_have, request.method, path, query)
+            would_do = _would_do(route, may_have, (method, path, query), body)
             verdict = self._denial(verdict, grant.agent, would_do)
-        return Rejection(verdict, route.service.name, path, grant, policy.version)
+        return _rejection(verdict, route, path, grant)
 
     def _decide_on_websocket(
         self, request: Request, route: Route, grant: Grant, path: bytes, claim: Claim
@@ -156,7 +191,8 @@ class Authorization:
         if claim.refusal is None and isinstance(handshake, Refusal):
             verdict = handshake
         elif claim.refusal is None and method == b"GET":
-            verdict = route.judge(route.open_to_websockets(grant.scopes), method, path, query)
+            able = route.open_to_websockets(grant.scopes)
+            verdict = route.judge_whole(able, (method, path, query), NO_BODY)
             verdict = verdict if isinstance(verdict, Refusal) else open_ended(verdict)
         if isinstance(verdict, Allow) and isinstance(handshake, Handshake):
             admission = Admission(
@@ -165,14 +201,14 @@ class Authorization:
             return self._admitted(admission)
         if not isinstance(verdict, Refusal):
             verdict = self._no_websocket(route, grant, path, query)
-        return Rejection(verdict, route.service.name, path, grant, route.policy.version)
+        return _rejection(verdict, route, path, grant)
 
     def _no_websocket(
         self, route: Route, grant: Grant, path: bytes, query: bytes | None
     ) -> Refusal:
         holder = route.policy.agents.get(grant.agent)
         able = route.open_to_websockets(holder.scopes if holder else ())
-        would_do = " or ".join(_would_do(route, able, b"GET", path, query))
+        would_do = " or ".join(_would_do(route, able, (b"GET", path, query), NO_BODY))
         remedy = (
             f"ask {self._resource.issuer}/token for a task token with the scope {would_do}"
             if would_do
@@ -238,6 +274,10 @@ class Authorization:
         )
 
 
+def _rejection(refusal: Refusal, route: Route, path: bytes, grant: Grant) -> Rejection:
+    return Rejection(refusal, route.service.name, path, grant, route.policy.version)
+
+
 def _claim(fields: RequestFields, route: Route | None) -> Claim:
     presented = find_token(fields, BEARER if route is None else route.slots)
     if presented is None:
@@ -249,11 +289,24 @@ def _claim(fields: RequestFields, route: Route | None) -> Claim:
 
 
 def _would_do(
-    route: Route, may_have: tuple[str, ...], method: bytes, path: bytes, query: bytes | None
+    route: Route,
+    may_have: tuple[str, ...],
+    asked: tuple[bytes, bytes, bytes | None],
+    body: Content | None,
 ) -> tuple[str, ...]:
-    """Return the scopes that an agent could ask for and that would allow the request."""
+    """Return the scopes that an agent could ask for and that would allow the request.
+
+    Without its body, those too that could allow it with one.
+    """
     return tuple(
-        scope for scope in may_have if isinstance(route.judge((scope,), method, path, query), Allow)
+        scope
+        for scope in may_have
+        if isinstance(
+            route.judge((scope,), *asked)
+            if body is None
+            else route.judge_whole((scope,), asked, body),
+            Allow | NeedsBody,
+        )
     )
 
 

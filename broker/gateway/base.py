@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.model import Agent, Decision, Deny, Grant, Scope, Service
+    from broker.policy.body import Content, NeedsBody
     from providers.base import Injection
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
@@ -22,8 +23,12 @@ METADATA_PATH: Final = "/.well-known/oauth-protected-resource"
 class Judge(Protocol):
     """The rules of one set of scopes on one service, compiled."""
 
-    def judge(self, method: bytes, path: bytes, query: bytes) -> Decision:
-        """Decide on a request whose raw `path` is in canonical form."""
+    def judge(self, method: bytes, path: bytes, query: bytes) -> Decision | NeedsBody:
+        """Decide on a request whose raw `path` is in canonical form, or ask for its body."""
+        ...
+
+    def judge_whole(self, method: bytes, path: bytes, query: bytes, body: Content) -> Decision:
+        """Decide on it with its body."""
         ...
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, cast
 
-from broker.gateway.authorize import Rejection
+from broker.gateway.authorize import Admission, Rejection
 from broker.gateway.base import METADATA_PATH
 from broker.gateway.crowding import make_way, standing
 from broker.gateway.framing import ChunkedBody, LengthBody, UntilCloseBody
 from broker.gateway.grammar import Malformed
+from broker.gateway.held import Held
 from broker.gateway.metering import Metered, MeteredTunnel
 from broker.gateway.problems import (
     REVOKED,
@@ -54,7 +55,7 @@ class AgentConnection(asyncio.Protocol):
         self._buffer = b""
         self._request: Request | None = None
         self._body: Body | None = None
-        self._relay: Relay | None = None
+        self._relay: Relay | Held | None = None
         self._advancing = False
         self._in_head = False
         self._held = False  # whether reading is paused
@@ -93,7 +94,7 @@ class AgentConnection(asyncio.Protocol):
         if len(self._connections) < self._works.limits.connections:
             self._connections.add(self)
         else:
-            self._reject(Rejection(Refusal("overloaded", "too many connections are open")))
+            self.reject(Rejection(Refusal("overloaded", "too many connections are open")))
             self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
@@ -139,6 +140,19 @@ class AgentConnection(asyncio.Protocol):
         to_head = request is not None and request.method == b"HEAD"
         self.write(render(refusal, self._works.resource, body=not to_head, close=not keep))
         self.finish(keep=keep)
+
+    def reject(self, rejection: Rejection) -> None:
+        """Put a refusal on record, and send it."""
+        recorded = self._works.recorder.reject(rejection, self._request, self.address)
+        self.refuse(rejection.refusal if recorded else UNRECORDED)
+
+    def admit(self, admission: Admission, body: bytes) -> None:
+        """Send a request on its way whose body was waited for."""
+        relay = self._relay = self._relay_of(admission)
+        relay.start()
+        if body:
+            relay.add(body)
+        relay.end()
 
     def finish(self, *, keep: bool) -> None:
         """Be done with the request, whose response is complete; `keep` the connection."""
@@ -217,7 +231,7 @@ class AgentConnection(asyncio.Protocol):
             self._deadline = None
         elif self._in_head and not self._closing:
             detail = f"its head was not complete within {self._works.limits.head_timeout:g} s"
-            self._reject(Rejection(Refusal("request_timeout", detail, final=True)))
+            self.reject(Rejection(Refusal("request_timeout", detail, final=True)))
         else:
             self.abort()
 
@@ -279,7 +293,7 @@ class AgentConnection(asyncio.Protocol):
                 self._deadline = None
             return False
         if isinstance(request, Refusal):
-            self._reject(Rejection(request))
+            self.reject(Rejection(request))
             return True
         self._request = request
         self._buffer = self._buffer[request.size :]
@@ -291,15 +305,21 @@ class AgentConnection(asyncio.Protocol):
             return True
         verdict = works.authorization.decide(request)
         if isinstance(verdict, Rejection):
-            self._reject(verdict)
+            self.reject(verdict)
+        elif isinstance(verdict, Admission):
+            self._relay = self._relay_of(verdict)
+            self._relay.start()
         else:
-            if verdict.quota is None:
-                kind = Relay if verdict.handshake is None else Tunnel
-            else:
-                kind = Metered if verdict.handshake is None else MeteredTunnel
-            self._relay = kind(works, self, verdict)
+            self._relay = Held(works, self, verdict)
             self._relay.start()
         return True
+
+    def _relay_of(self, admission: Admission) -> Relay:
+        if admission.quota is None:
+            kind = Relay if admission.handshake is None else Tunnel
+        else:
+            kind = Metered if admission.handshake is None else MeteredTunnel
+        return kind(self._works, self, admission)
 
     def _tell_metadata(self, method: bytes) -> None:
         document = self._works.resource.document()
@@ -309,16 +329,11 @@ class AgentConnection(asyncio.Protocol):
         self.write(head + document if method == b"GET" else head)
         self.finish(keep=keep)
 
-    def _reject(self, rejection: Rejection) -> None:
-        """Put a refusal on record, and say it."""
-        recorded = self._works.recorder.reject(rejection, self._request, self.address)
-        self.refuse(rejection.refusal if recorded else UNRECORDED)
-
     def _break_off(self, refusal: Refusal) -> None:
         if self._relay is not None:
             self._relay.fail(refusal)
         else:
-            self._reject(Rejection(refusal))
+            self.reject(Rejection(refusal))
 
     def _shut(self) -> None:
         """Say that nothing more will come, and wait a little for the agent to have read it."""

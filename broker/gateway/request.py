@@ -8,6 +8,7 @@ fields that follow it, what the fields mean is remembered by itself.
 from __future__ import annotations
 
 import re
+from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -123,6 +124,17 @@ class RequestFields:
         elif pseudonym and any(f.key == b"via" and pseudonym in f.value for f in fields):
             self.refusal = LOOP
         self.derived: dict[Any, Any] = {}
+
+    def reframed(self, length: int) -> RequestFields:
+        """Return the same fields for a body that is here, whole: of `length` bytes."""
+        if not self.chunked and not self.expects:
+            return self
+        fields = copy(self)
+        fields.expects = False
+        fields.chunked, fields.length, fields.has_body = False, length, length > 0
+        fields.trailers = frozenset()
+        fields.derived = {}
+        return fields
 
 
 @dataclass(slots=True)  # not frozen, which would double the cost of making one

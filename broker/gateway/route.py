@@ -11,6 +11,7 @@ from broker.policy.matching import canonical_problem
 if TYPE_CHECKING:
     from broker.gateway.base import PolicySnapshot
     from broker.model import Decision, Service
+    from broker.policy.body import Content, NeedsBody
     from providers.base import Upstream
 
     Asked = tuple[tuple[str, ...], bytes, bytes, bytes | None]
@@ -78,7 +79,7 @@ class Route:
 
     def judge(
         self, scopes: tuple[str, ...], method: bytes, path: bytes, query: bytes | None
-    ) -> Decision | Refusal:
+    ) -> Decision | NeedsBody | Refusal:
         """Return what policy says of a request, or why its path cannot be judged.
 
         What was allowed once is remembered: within one policy the answer never changes.
@@ -89,7 +90,7 @@ class Route:
             return allowed
         problem = canonical_problem(path)
         if problem is not None:
-            return Refusal("path_not_canonical", f"the path after the service's name {problem}")
+            return _not_canonical(problem)
         rules = self.policy.authorizer(scopes, self.service.name)
         decision = rules.judge(method, path, query or b"")
         if isinstance(decision, Allow):
@@ -98,7 +99,25 @@ class Route:
             self._allowed[asked] = decision
         return decision
 
+    def judge_whole(
+        self,
+        scopes: tuple[str, ...],
+        asked: tuple[bytes, bytes, bytes | None],
+        body: Content,
+    ) -> Decision | Refusal:
+        """Return what policy says of a request (method, path and query) with its body."""
+        method, path, query = asked
+        problem = canonical_problem(path)
+        if problem is not None:
+            return _not_canonical(problem)
+        rules = self.policy.authorizer(scopes, self.service.name)
+        return rules.judge_whole(method, path, query or b"", body)
+
     def open_to_websockets(self, scopes: tuple[str, ...]) -> tuple[str, ...]:
         """Return those of the scopes that policy lets open a websocket."""
         known = self.policy.scopes
         return tuple(name for name in scopes if name in known and known[name].websocket)
+
+
+def _not_canonical(problem: str) -> Refusal:
+    return Refusal("path_not_canonical", f"the path after the service's name {problem}")

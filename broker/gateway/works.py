@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Coroutine
 
-    from broker.gateway.authorize import Authorization
+    from broker.gateway.authorize import Admission, Authorization, Rejection
     from broker.gateway.base import Resource
     from broker.gateway.credentials import Credentials
     from broker.gateway.limits import GatewayLimits
@@ -64,6 +64,14 @@ class Client(Protocol):
 
     def write(self, data: bytes) -> None:
         """Send a part of the response."""
+        ...
+
+    def reject(self, rejection: Rejection) -> None:
+        """Put a refusal on record, and send it."""
+        ...
+
+    def admit(self, admission: Admission, body: bytes) -> None:
+        """Send a request on its way whose body was waited for."""
         ...
 
     def refuse(self, refusal: Refusal) -> None:

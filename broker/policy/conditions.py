@@ -19,6 +19,7 @@ ABSENT: Final = object()
 """What `lookup` returns for a claim that is not there."""
 
 ClaimValue = str | int | bool
+Alternative = ClaimValue | Glob
 _MOST_DOTS: Final = 8
 
 
@@ -26,14 +27,15 @@ _MOST_DOTS: Final = 8
 class Condition:
     """What one claim may be: any of the alternatives."""
 
-    alternatives: tuple[ClaimValue | Glob, ...]
+    alternatives: tuple[Alternative, ...]
 
     def accepts(self, value: Any) -> bool:
         """Tell whether `value`, as it stands in the token, is one of the alternatives."""
-        return any(_equals(one, value) for one in self.alternatives)
+        return any(equals(one, value) for one in self.alternatives)
 
 
-def _equals(expected: ClaimValue | Glob, value: Any) -> bool:
+def equals(expected: Alternative, value: Any) -> bool:
+    """Tell whether `value` is what is expected, in its type too, or like the expected glob."""
     if isinstance(expected, Glob):
         return isinstance(value, str) and expected.matches(value)
     return type(value) is type(expected) and bool(value == expected)
@@ -45,17 +47,26 @@ def parse_condition(value: object) -> Condition:
     Raises:
         ValueError: when it is none of these; the text says what to write.
     """
-    if isinstance(value, list):
-        if not value:
-            raise ValueError("an empty list matches nothing; list at least one value")
-        alternatives = tuple(_alternative(one) for one in value)
-        if len({(type(one), one) for one in alternatives}) != len(alternatives):
-            raise ValueError("the list holds the same value twice")
-        return Condition(alternatives)
-    return Condition((_alternative(value),))
+    return Condition(parse_alternatives(value))
 
 
-def _alternative(value: object) -> ClaimValue | Glob:
+def parse_alternatives(value: object) -> tuple[Alternative, ...]:
+    """Return what a value may be: a scalar, `{glob: ...}`, or any of a list of them.
+
+    Raises:
+        ValueError: when it is none of these; the text says what to write.
+    """
+    if not isinstance(value, list):
+        return (_alternative(value),)
+    if not value:
+        raise ValueError("an empty list matches nothing; list at least one value")
+    alternatives = tuple(_alternative(one) for one in value)
+    if len({(type(one), one) for one in alternatives}) != len(alternatives):
+        raise ValueError("the list holds the same value twice")
+    return alternatives
+
+
+def _alternative(value: object) -> Alternative:
     if isinstance(value, Mapping):
         if set(value) != {"glob"}:
             raise ValueError("expected a value, a list of values, or {glob: ...}")

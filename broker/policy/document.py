@@ -28,8 +28,8 @@ from pydantic import (
 from broker.addresses import why_not_issuer_url
 from broker.allowance import LARGEST_BODY, Limits, Rate
 from broker.model import LONGEST_LIFETIME, Replay
+from broker.policy.body import BodyRule, parse_body
 from broker.policy.conditions import Condition, parse_condition
-from broker.policy.globs import Glob, parse_glob
 from broker.policy.limits import (
     MOST_AT_ONCE,
     MOST_IN_TOTAL,
@@ -38,7 +38,7 @@ from broker.policy.limits import (
     parse_rates,
     parse_size,
 )
-from broker.policy.query import OTHERS, Parameter
+from broker.policy.query import Parameter, parse_parameters
 from broker.policy.rules import Rule, parse_rule
 from broker.policy.timeouts import Timeouts  # noqa: TC001 - pydantic reads it
 from broker.settings.values import duration
@@ -83,34 +83,6 @@ def _lifetime(value: object) -> int:
     if seconds > LONGEST_LIFETIME:
         raise ValueError(f"is more than a day ({LONGEST_LIFETIME}s), the most there is")
     return seconds
-
-
-def _query(value: object) -> dict[str, Parameter]:
-    if not isinstance(value, dict) or not value:
-        raise ValueError("expected parameters and what each may be, such as {type: public}")
-    parameters = {name: _parameter(name, one) for name, one in value.items()}
-    if OTHERS in parameters and parameters[OTHERS].required:
-        raise ValueError(f"{OTHERS!r} (all other parameters) takes {{any: true}} alone")
-    return parameters
-
-
-def _parameter(name: str, value: object) -> Parameter:
-    if isinstance(value, dict) and set(value) == {"any"} and value["any"] is True:
-        return Parameter()
-    values = value if isinstance(value, list) else [value]
-    if not values:
-        raise ValueError(f"{name}: an empty list matches nothing; list at least one value")
-    return Parameter(tuple(_parameter_value(name, one) for one in values))
-
-
-def _parameter_value(name: str, value: object) -> str | Glob:
-    if isinstance(value, dict) and set(value) == {"glob"}:
-        return parse_glob(value["glob"])
-    if isinstance(value, str):
-        return value
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    raise ValueError(f"{name}: expected text, a list of texts, {{glob: ...}} or {{any: true}}")
 
 
 def _issuer_url(value: str) -> str:
@@ -170,16 +142,51 @@ _ANY_SCHEMA: Final = {
     "required": ["any"],
     "additionalProperties": False,
 }
+_MAX_SCHEMA: Final = {
+    "type": "object",
+    "properties": {"max": {"type": "integer", "minimum": 1}},
+    "required": ["max"],
+    "additionalProperties": False,
+}
+
+
+def _fields_schema(*scalars: str, nested: bool = False) -> dict[str, Any]:
+    options = [*_alternatives_schema(*scalars)["anyOf"], _ANY_SCHEMA, _MAX_SCHEMA]
+    if nested:
+        inner = {"type": "object", "minProperties": 1}
+        options.append(
+            {
+                "type": "object",
+                "properties": {"fields": inner | {"additionalProperties": True}},
+                "required": ["fields"],
+                "additionalProperties": False,
+            }
+        )
+    return {
+        "type": "object",
+        "minProperties": 1,
+        "additionalProperties": {"anyOf": options},
+    }
+
+
 Query = Annotated[
     dict[str, Parameter],
-    PlainValidator(_query),
+    PlainValidator(parse_parameters),
+    WithJsonSchema(_fields_schema("string", "integer")),
+]
+Body = Annotated[
+    BodyRule,
+    PlainValidator(parse_body),
     WithJsonSchema(
         {
             "type": "object",
-            "minProperties": 1,
-            "additionalProperties": {
-                "anyOf": [*_alternatives_schema("string", "integer")["anyOf"], _ANY_SCHEMA]
+            "properties": {
+                "json": _fields_schema("string", "integer", "boolean", nested=True),
+                "form": _fields_schema("string", "integer"),
+                "max_bytes": {"type": ["integer", "string"], "examples": ["64KiB"]},
             },
+            "oneOf": [{"required": ["json"]}, {"required": ["form"]}],
+            "additionalProperties": False,
         }
     ),
 ]
@@ -323,6 +330,7 @@ class ScopeFields(_Model):
     allow: Rules | None = None
     deny: Rules | None = None
     query: Query | None = None
+    body: Body | None = None
     delivery: Annotated[tuple[Delivery, ...], Field(min_length=1), AfterValidator(_distinct)] = (
         "proxy",
     )

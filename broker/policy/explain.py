@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 
 from broker.errors import ConfigurationError, did_you_mean
 from broker.model import Deny
+from broker.policy.body import NO_BODY, Content
 from broker.policy.canonical import canonical_problem
-from broker.policy.matching import open_ended
+from broker.policy.matching import SAFE_METHODS, open_ended
 from broker.policy.rules import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from broker.model import Decision
+    from broker.policy.body import BodyRule
     from broker.policy.engine import Policy
     from broker.policy.matching import ScopeRules
+    from broker.policy.query import QueryRule
     from broker.policy.rules import Rule
 
 
@@ -34,13 +37,14 @@ class Step:
 class Request:
     """A request as the gateway gets it, without the service's name; `query` has no `?`.
 
-    `websocket` says that it is to open one.
+    `websocket` says that it is to open one; `body` is what it brings.
     """
 
     method: str
     path: bytes
     query: bytes = b""
     websocket: bool = False
+    body: Content = NO_BODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,8 @@ def _decision(policy: Policy, agent: str, scope: str, request: Request) -> Decis
     if refusal is not None:
         return Deny(refusal, "websocket")
     authorizer = policy.authorizer((scope,), policy.scopes[scope].service)
-    decision = authorizer.judge(request.method.encode(), request.path, request.query)
+    method = request.method.encode()
+    decision = authorizer.judge_whole(method, request.path, request.query, request.body)
     return open_ended(decision) if request.websocket else decision
 
 
@@ -143,14 +148,22 @@ def _rule_steps(rules: ScopeRules, request: Request) -> Iterator[Step]:
         finding = _finding(rule, request, deny=False)
         yield Step("allow", rule.text, finding, finding == "matches" and rules.query is None)
         if finding == "matches" and rules.query is not None:
-            refused = rules.query.problem(request.query)
-            yield Step(
-                "query",
-                request.query.decode("ascii", "backslashreplace"),
-                refused or "is allowed",
-                decisive=True,
-            )
+            yield from _condition_steps(rules.query, rules.body, request)
     yield Step("allow", "nothing else", "no rule allows it", decisive=True)
+
+
+def _condition_steps(
+    query_rule: QueryRule, body_rule: BodyRule | None, request: Request
+) -> Iterator[Step]:
+    refused = query_rule.problem(request.query)
+    query = request.query.decode("ascii", "backslashreplace")
+    last = refused is not None or body_rule is None
+    yield Step("query", query, refused or "is allowed", decisive=last)
+    if body_rule is not None:
+        needless = request.body is NO_BODY and request.method in SAFE_METHODS
+        refused = None if needless else body_rule.problem(request.body)
+        size = "none" if request.body is NO_BODY else f"{len(request.body.data)} bytes"
+        yield Step("body", size, refused or "is allowed", decisive=True)
 
 
 def _finding(rule: Rule, request: Request, *, deny: bool) -> str:

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, model_
 
 from broker.errors import PolicyError
 from broker.model import Allow, Deny, Identity
+from broker.policy.body import NO_BODY, Content
 from broker.policy.canonical import canonical_problem
 from broker.policy.diagnosis import unknown, validated
 from broker.policy.document import Name, OidcSourceConfig, Text
@@ -59,6 +60,8 @@ class FixtureRequest(_Model):
     path: Text | None = None
     query: str = ""
     websocket: StrictBool = False
+    body: str | None = None
+    content_type: Text = "application/json"
 
     @model_validator(mode="after")
     def _whole(self) -> FixtureRequest:
@@ -178,7 +181,11 @@ def _answer(policy: Policy, fixture: Fixture) -> _Answer:
     if request.websocket:
         scopes = tuple(name for name in scopes if policy.scopes[name].websocket)
     authorizer = policy.authorizer(scopes, service)
-    decision = authorizer.judge(request.method.encode(), path, request.query.encode())
+    body = NO_BODY
+    if request.body is not None:
+        body = Content(request.body.encode(), request.content_type)
+    method, query = request.method.encode(), request.query.encode()
+    decision = authorizer.judge_whole(method, path, query, body)
     return _Answer(open_ended(decision) if request.websocket else decision, agent)
 
 

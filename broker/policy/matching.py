@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.model import Allow, Deny
+from broker.policy.body import NO_BODY, Content, NeedsBody
 from broker.policy.canonical import canonical_problem
 from broker.policy.rules import METHODS, Rule, allow_expression, deny_expression
 
@@ -23,29 +24,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from broker.model import Decision, Risk
+    from broker.policy.body import BodyRule
     from broker.policy.query import QueryRule
 
 __all__ = ["Authorizer", "ScopeRules", "canonical_problem", "open_ended", "risk_of"]
 
 _RANK: Final[dict[Risk | None, int]] = {None: 0, "low": 0, "medium": 1, "high": 2}
-_SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+"""Methods that change nothing (RFC 9110, 9.2.1)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScopeRules:
-    """What one scope says of HTTP requests; `risk` is the scope's own mark, if it has one."""
+    """What one scope says of HTTP requests; `risk` is the scope's own mark, if it has one.
+
+    A scope with a rule for the body has one for the query string, too.
+    """
 
     name: str
     allow: tuple[Rule, ...]
     deny: tuple[Rule, ...] = ()
     query: QueryRule | None = None
     risk: Risk | None = None
+    body: BodyRule | None = None
 
 
 def risk_of(method: str, mark: Risk | None = None) -> Risk:
     """Return the risk of a request: by its method, and at least what its scope marks."""
     risk: Risk = "medium"
-    if method in _SAFE_METHODS:
+    if method in SAFE_METHODS:
         risk = "low"
     elif method == "DELETE":
         risk = "high"
@@ -72,13 +79,23 @@ class _Matcher(NamedTuple):
     answers: tuple[Decision, ...]
 
 
+class _Conditional(NamedTuple):
+    """A scope that looks at more than the path."""
+
+    scope: str
+    allows: _Matcher
+    query: QueryRule
+    body: BodyRule | None
+
+
 class _Judge(NamedTuple):
-    """All that can decide requests with one method."""
+    """All that can decide requests with one method; `safe` is true where it changes nothing."""
 
     allows: _Matcher
-    with_query: tuple[tuple[_Matcher, QueryRule, str], ...]
+    conditional: tuple[_Conditional, ...]
     denies: _Matcher
     nothing: Deny
+    safe: bool
 
 
 class Authorizer:
@@ -105,11 +122,12 @@ class Authorizer:
             allowed=nothing.allowed,
         )
 
-    def judge(self, method: bytes, path: bytes, query: bytes) -> Decision:
+    def judge(self, method: bytes, path: bytes, query: bytes) -> Decision | NeedsBody:
         """Return whether the request is allowed, by which scope and rule, or why not.
 
         `path` is the raw path of the request, for which `canonical_problem` is None; `query`
         the raw bytes after `?`, or b"". Both are judged as they are, and must be sent so.
+        `NeedsBody` says that it depends on the body, for `judge_whole`.
         """
         judge = self._judges.get(method)
         if judge is None:
@@ -118,18 +136,38 @@ class Authorizer:
         found = match(path)
         if found is not None:
             return answers[found.lastindex or 0]
-        return _second_look(judge, path, query)
+        return _second_look(judge, path, query, None)
+
+    def judge_whole(self, method: bytes, path: bytes, query: bytes, body: Content) -> Decision:
+        """Return the same with the body, which must be sent as it is; `NO_BODY` if none comes."""
+        decision = self.judge(method, path, query)
+        if isinstance(decision, NeedsBody):
+            decision = _second_look(self._judges[method], path, query, body)
+        if isinstance(decision, NeedsBody):
+            raise TypeError("the body is asked for in vain")
+        return decision
 
 
-def _second_look(judge: _Judge, path: bytes, query: bytes) -> Decision:
+def _second_look(
+    judge: _Judge, path: bytes, query: bytes, body: Content | None
+) -> Decision | NeedsBody:
     refusal = judge.nothing
-    for (match, answers), rule, scope in judge.with_query:
+    needed = 0
+    for scope, (match, answers), query_rule, body_rule in judge.conditional:
         found = match(path)
-        if found is not None:
-            problem = rule.problem(query)
-            if problem is None:
-                return answers[found.lastindex or 0]
-            refusal = Deny(f"scope {scope}: {problem}", allowed=refusal.allowed)
+        if found is None:
+            continue
+        problem = query_rule.problem(query)
+        if problem is None and body_rule is not None:
+            if body is None:
+                needed = max(needed, body_rule.max_bytes)
+                continue
+            problem = None if judge.safe and body is NO_BODY else body_rule.problem(body)
+        if problem is None:
+            return answers[found.lastindex or 0]
+        refusal = Deny(f"scope {scope}: {problem}", allowed=refusal.allowed)
+    if needed:
+        return NeedsBody(needed)
     match, answers = judge.denies
     found = match(path)
     return refusal if found is None else answers[found.lastindex or 0]
@@ -148,13 +186,14 @@ def _nothing(service: str, scopes: Sequence[ScopeRules]) -> Deny:
 def _judge(method: str, scopes: Sequence[ScopeRules], nothing: Deny) -> _Judge:
     return _Judge(
         allows=_allows(method, [scope for scope in scopes if scope.query is None], nothing),
-        with_query=tuple(
-            (_allows(method, [scope], nothing), scope.query, scope.name)
+        conditional=tuple(
+            _Conditional(scope.name, _allows(method, [scope], nothing), scope.query, scope.body)
             for scope in scopes
             if scope.query is not None
         ),
         denies=_denies(method, scopes, nothing),
         nothing=nothing,
+        safe=method in SAFE_METHODS,
     )
 
 

@@ -4,11 +4,12 @@
       type: public               # there, once, and equal
       sort: [created, updated]   # there, once, and one of these
       q: {glob: "repo:acme/*"}   # there, once, and like this
+      limit: {max: 100}          # there, once, and a number from 0 to 100
       page: {any: true}          # may be there, once
       "*": {any: true}           # whatever else: without this line nothing else may be there
 
 What is listed is all that may be there, and at most once: which of two values an upstream
-takes is its own choice, so a request never has two.
+takes is its own choice, so a request never has two. A form's body is judged alike (`body`).
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
-from broker.policy.globs import Glob
+from broker.policy.bounds import AtMost, parse_at_most
+from broker.policy.globs import Glob, parse_glob
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 OTHERS: Final = "*"
 """The name under which a scope says `{any: true}` of parameters that it does not list."""
@@ -32,7 +34,7 @@ OTHERS: Final = "*"
 class Parameter:
     """What one parameter may be; no alternatives: it may be absent, or anything."""
 
-    alternatives: tuple[str | Glob, ...] = ()
+    alternatives: tuple[str | Glob | AtMost, ...] = ()
 
     @property
     def required(self) -> bool:
@@ -42,40 +44,65 @@ class Parameter:
     def accepts(self, value: str) -> bool:
         """Tell whether `value`, percent-decoded, is one of the alternatives."""
         return not self.alternatives or any(
-            one.matches(value) if isinstance(one, Glob) else one == value
+            one == value if isinstance(one, str) else one.matches(value)
             for one in self.alternatives
         )
 
 
-class QueryRule:
-    """All that a scope says of the query string."""
+class Wording(NamedTuple):
+    """What the whole and a part of it are called in messages; may a value have `lines`?"""
 
-    def __init__(self, parameters: Mapping[str, Parameter]) -> None:
+    whole: str
+    part: str
+    lines: bool = False
+
+
+_WITHOUT_LINES: Final = str.maketrans("", "", "\r\n\t")
+_QUERY: Final = Wording("the query string", "query parameter")
+
+
+class QueryRule:
+    """All that a scope says of the query string.
+
+    Without parameters there may be none. `reserved` are names that only a listed parameter may
+    have, for they mean something elsewhere in the request.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Parameter],
+        *,
+        reserved: Iterable[str] = (),
+        wording: Wording = _QUERY,
+    ) -> None:
         self._parameters: Final = {name: one for name, one in parameters.items() if name != OTHERS}
         self._required: Final = tuple(
             name for name, one in self._parameters.items() if one.required
         )
         self._open: Final = OTHERS in parameters
-        self._folded: Final = frozenset(name.casefold() for name in self._parameters)
+        self._folded: Final = frozenset(name.casefold() for name in (*self._parameters, *reserved))
+        self._whole, self._part, self._lines = wording
+        self.names: Final = tuple(self._parameters)
 
     def problem(self, query: bytes) -> str | None:
         """Return why a raw query string is refused, or None; the answer never quotes it."""
         values: dict[str, str] = {}
         for pair in filter(None, query.split(b"&")):
-            name, value = (_decoded(part) for part in _split(pair))
+            written = _split(pair)
+            name, value = _decoded(written[0]), _decoded(written[1], lines=self._lines)
             if name is None or value is None:
-                return "the query string is malformed"
+                return f"{self._whole} is malformed"
             parameter = self._parameters.get(name)
             if parameter is None:
                 if not self._open or self._resembles(name):
-                    return f"the query string may hold {self._listing()}"
+                    return f"{self._whole} may hold {self._listing()}"
             elif name in values:
-                return f"query parameter {name!r} is there twice"
+                return f"{self._part} {name!r} is there twice"
             elif not parameter.accepts(value):
-                return f"query parameter {name!r} has a value that the scope does not allow"
+                return f"{self._part} {name!r} has a value that the scope does not allow"
             values[name] = value
         missing = [name for name in self._required if name not in values]
-        return f"query parameter {missing[0]!r} is missing" if missing else None
+        return f"{self._part} {missing[0]!r} is missing" if missing else None
 
     def _resembles(self, name: str) -> bool:
         # Frameworks fold case and width, read `a[]`, `a[0]` and `a.b` as parts of `a`, trim,
@@ -85,7 +112,9 @@ class QueryRule:
 
     def _listing(self) -> str:
         names = ", ".join(repr(name) for name in sorted(self._parameters))
-        return f"nothing that passes for {names}" if self._open else f"{names} alone"
+        if self._open:
+            return f"nothing that passes for {names or 'a field of the body'}"
+        return f"{names} alone" if names else "nothing"
 
 
 def _split(pair: bytes) -> tuple[bytes, bytes]:
@@ -93,7 +122,7 @@ def _split(pair: bytes) -> tuple[bytes, bytes]:
     return name, value
 
 
-def _decoded(part: bytes) -> str | None:
+def _decoded(part: bytes, *, lines: bool = False) -> str | None:
     if b";" in part or not part.isascii():
         return None
     spaced = part.replace(b"+", b" ")
@@ -104,4 +133,42 @@ def _decoded(part: bytes) -> str | None:
         text = decoded.decode()
     except UnicodeDecodeError:
         return None
-    return text if text.isprintable() else None
+    shown = text.translate(_WITHOUT_LINES) if lines else text
+    return text if shown.isprintable() else None
+
+
+def parse_parameters(value: object) -> dict[str, Parameter]:
+    """Return the parameters that a policy lists, and what each may be.
+
+    Raises:
+        ValueError: when it lists none, or none that could be; the text says what to write.
+    """
+    if not isinstance(value, dict) or not value:
+        raise ValueError("expected parameters and what each may be, such as {type: public}")
+    parameters = {name: _parameter(name, one) for name, one in value.items()}
+    if OTHERS in parameters and parameters[OTHERS].required:
+        raise ValueError(f"{OTHERS!r} (all other parameters) takes {{any: true}} alone")
+    return parameters
+
+
+def _parameter(name: str, value: object) -> Parameter:
+    if isinstance(value, dict) and set(value) == {"any"} and value["any"] is True:
+        return Parameter()
+    values = value if isinstance(value, list) else [value]
+    if not values:
+        raise ValueError(f"{name}: an empty list matches nothing; list at least one value")
+    return Parameter(tuple(_parameter_value(name, one) for one in values))
+
+
+def _parameter_value(name: str, value: object) -> str | Glob | AtMost:
+    if isinstance(value, dict) and set(value) == {"glob"}:
+        return parse_glob(value["glob"])
+    if isinstance(value, dict) and set(value) == {"max"}:
+        return parse_at_most(value["max"])
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(
+        f"{name}: expected text, a list of texts, {{glob: ...}}, {{max: ...}} or {{any: true}}"
+    )

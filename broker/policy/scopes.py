@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from providers.base import Plugin
 
 _COMMON: Final = frozenset(ScopeFields.model_fields)
-_RULE_FIELDS: Final = ("allow", "deny", "query", "websocket")
+_RULE_FIELDS: Final = ("allow", "deny", "query", "body", "websocket")
 _GATEWAY_LIMITS: Final = ("concurrent", "request_bytes", "response_bytes")
 
 
@@ -63,7 +63,9 @@ def build_scope(
     if len(problems) > before:
         return None
     allow, deny = fields.allow or (), fields.deny or ()
-    query = QueryRule(fields.query) if fields.query else None
+    body = fields.body
+    # What the body may not say could be said in the query string: some servers read either.
+    query = QueryRule(fields.query or {}, reserved=body.names if body else ())
     scope = Scope(
         name=entry.name,
         service=fields.service,
@@ -80,7 +82,8 @@ def build_scope(
         limits=fields.limits.compiled() if fields.limits else None,
     )
     judged = plugin.http_rules and "proxy" in fields.delivery
-    rules = ScopeRules(entry.name, allow, deny, query, fields.risk) if judged else None
+    asked = query if fields.query or body else None
+    rules = ScopeRules(entry.name, allow, deny, asked, fields.risk, body) if judged else None
     return BuiltScope(scope, rules, template if template.names else None)
 
 
@@ -125,6 +128,10 @@ def _rule_problems(
 def _vain_fields(
     entry: Entry, fields: ScopeFields, allow: tuple[Rule, ...], what: str
 ) -> Iterator[Problem]:
+    if fields.websocket and fields.body is not None:
+        yield entry.node.place_of(["body"], key=True).problem(
+            f"{what}: 'body' says nothing of what is sent through a websocket; make two scopes"
+        )
     if fields.websocket and not any(rule.names("GET") for rule in allow):
         yield entry.node.place_of(["websocket"]).problem(
             f"{what}: a websocket is opened by GET, and no rule under allow is for GET; add one "

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
@@ -98,3 +99,14 @@ def test_whatever_comes_in_only_one_error_comes_out(data: bytes) -> None:
     except NotStrictJson:
         return
     assert json.loads(data) == value
+
+
+def test_exact_numbers_are_the_decimals_that_are_written() -> None:
+    assert loads(b"[5000.0000000000000001, 5e1, 7]", exact=True) == [
+        Decimal("5000.0000000000000001"),
+        Decimal(50),
+        7,
+    ]
+    for text in (b"1e400", b"-1e400", b"1." + b"0" * 50, b"NaN", b"1" * 21):
+        with pytest.raises(NotStrictJson):
+            loads(text, exact=True)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import socket
 import struct
-from collections import Counter
+from collections import Counter, deque
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
     from tests.differential.upstream import RecordedConnection
 
 AT_ONCE: Final = 128
-_QUIET: Final = 0.4
-"""Seconds without a byte after which the gateway waits for more than the case has."""
+_TICK: Final = 0.05
+_QUIET: Final = 8
+"""Ticks without a byte after which the gateway waits for more than the case has."""
 
 _RESET: Final = struct.pack("ii", 1, 0)
 
@@ -88,7 +90,13 @@ class TappedTrail:
 
     def __init__(self, trail: AuditTrail) -> None:
         self.records: list[AuditRecord] = []
+        self._waiting: deque[float] = deque()
         self._trail = trail
+
+    @property
+    def waits_since(self) -> float:
+        """When the first of the records was made that is not durable yet."""
+        return self._waiting[0] if self._waiting else math.inf
 
     def append(
         self,
@@ -96,7 +104,16 @@ class TappedTrail:
         durable: Callable[[Exception | None], None] | None = None,
     ) -> None:
         self.records.append(record.whole() if isinstance(record, RepeatedRecord) else record)
-        self._trail.append(record, durable)
+        if durable is None:
+            self._trail.append(record)
+            return
+
+        def on_disk(error: Exception | None) -> None:
+            self._waiting.popleft()
+            durable(error)
+
+        self._waiting.append(asyncio.get_running_loop().time())
+        self._trail.append(record, on_disk)
 
     async def record(self, record: AuditRecord) -> None:
         self.records.append(record)
@@ -110,6 +127,7 @@ class Sender(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.heard = asyncio.get_running_loop().time()
         self.sent = False
+        self.quiet = 0
         self._parts = parts
         self._transport: asyncio.Transport | None = None
 
@@ -128,10 +146,14 @@ class Sender(asyncio.Protocol):
             asyncio.get_running_loop().call_later(0.001, self._write)
         else:
             self.sent = True
+        self._note()
+
+    def _note(self) -> None:
         self.heard = asyncio.get_running_loop().time()
+        self.quiet = 0
 
     def data_received(self, data: bytes) -> None:  # noqa: ARG002
-        self.heard = asyncio.get_running_loop().time()
+        self._note()
 
     def eof_received(self) -> None:
         self.end()
@@ -147,7 +169,7 @@ class Sender(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def _send_all(port: int, sent: Sequence[list[bytes]]) -> None:
+async def _send_all(port: int, sent: Sequence[list[bytes]], trail: TappedTrail) -> None:
     loop = asyncio.get_running_loop()
     waiting = iter(sent)
     senders: set[Sender] = set()
@@ -161,10 +183,12 @@ async def _send_all(port: int, sent: Sequence[list[bytes]]) -> None:
 
     async def end_the_quiet() -> None:
         while True:
-            await asyncio.sleep(_QUIET / 8)
-            now = loop.time()
-            for sender in [one for one in senders if one.sent and now - one.heard > _QUIET]:
-                sender.end()
+            await asyncio.sleep(_TICK)
+            for sender in [one for one in senders if one.sent]:
+                sender.quiet += 1
+                # A slow disk is no reason to hang up: what was asked is still on its way then.
+                if sender.quiet >= _QUIET and trail.waits_since > sender.heard + _TICK:
+                    sender.end()
 
     watch = loop.create_task(end_the_quiet())
     await asyncio.gather(*(worker() for _ in range(AT_ONCE)))
@@ -193,7 +217,7 @@ async def run_round(
         token = bench.token(*SCOPES)
         basic = base64.b64encode(b"user:" + token)
         parts = [case.parts(token, basic) for case in cases]
-        await _send_all(bench.port, [list(one) for one in parts])
+        await _send_all(bench.port, [list(one) for one in parts], trail)
         await bench.server.close(5.0)
         findings = Findings()
         sent = {

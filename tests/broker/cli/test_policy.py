@@ -160,6 +160,24 @@ class TestExplain:
         assert "websocket  stripe.read" in out
         assert "denied: scope stripe.read does not say websocket: true" in out
 
+    def test_judges_the_body_too(self, broker: Commands, small: Path) -> None:
+        (place,) = [one for one in small.iterdir() if "stripe.refund:" in one.read_text()]
+        text = place.read_text().replace(
+            "    risk: high\n", "    risk: high\n    body: {json: {amount: {max: 5}}}\n"
+        )
+        place.write_text(text)
+        asked = ("--agent", "release-bot", "--scope", "stripe.refund", "POST", "/v1/refunds")
+        out = broker.ok(*self.explain(small, "--body", '{"amount": 5}', *asked)).out
+        assert "body       13 bytes                is allowed" in out
+        for given, reason in (
+            (("--body", '{"amount": 77}'), "body field 'amount' has a value"),
+            (("--body", "a", "--content-type", "text/plain"), "the body's Content-Type is not"),
+            ((), "the request has no body"),
+        ):
+            out = broker.ok(*self.explain(small, *given, *asked)).out
+            assert f"denied: scope stripe.refund: {reason}" in out
+            assert "77" not in out
+
     def test_takes_any_path_as_the_gateway_would(self, broker: Commands, small: Path) -> None:
         asked = ("--agent", "coder", "--scope", "stripe.read", "GET", "/v1/\u00e9\x1b[2J")
         out = broker.ok(*self.explain(small, *asked)).out

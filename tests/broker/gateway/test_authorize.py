@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.gateway.authorize import Admission, Authorization, Rejection
+from broker.gateway.authorize import Admission, Authorization, Pending, Rejection
 from broker.gateway.base import Resource
 from broker.gateway.limits import GatewayLimits
 from broker.gateway.request import Request, RequestReader
@@ -48,7 +48,7 @@ def authority() -> Words:
 
 def decide(
     authority: Words, target: bytes, *lines: bytes, method: bytes = b"GET", token: bytes = GOOD
-) -> Admission | Rejection:
+) -> Admission | Rejection | Pending:
     auth = [b"Authorization: Bearer " + token] if token else []
     first = b"%b %b HTTP/1.1" % (method, target)
     head = b"\r\n".join([first, b"Host: g", *auth, *lines, b"", b""])
@@ -57,7 +57,7 @@ def decide(
     return Authorization(authority, Resource(GATEWAY, ISSUER)).decide(request)
 
 
-def refused(verdict: Admission | Rejection) -> Rejection:
+def refused(verdict: Admission | Rejection | Pending) -> Rejection:
     assert isinstance(verdict, Rejection)
     return verdict
 

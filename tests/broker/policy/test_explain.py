@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from broker.errors import ConfigurationError
 from broker.model import Allow, Deny
+from broker.policy.body import NO_BODY, Content
 from broker.policy.explain import Explanation, Request, explain
 from tests.fakes.policies import CLOUD_SCOPE, SMALL, changed, policy
 
@@ -60,6 +61,27 @@ def test_says_what_stood_in_the_way(request_: str, scope: str, agent: str, last:
     assert lines(explanation)[-1] == last
     assert explanation.steps[-1].decisive
     assert isinstance(explanation.decision, Deny)
+
+
+def test_a_body_rule_has_its_step() -> None:
+    text = changed("    risk: high", "    risk: high\n    body: {json: {amount: {max: 5}}}")
+    made = policy(text)
+    for body, finding, size in (
+        (Content(b'{"amount": 5}', "application/json"), "is allowed", "13 bytes"),
+        (Content(b'{"amount": 6}', "application/json"), "body field 'amount' has a", "13 bytes"),
+        (Content(b"amount=5", "text/plain"), "the body's Content-Type is not", "8 bytes"),
+        (NO_BODY, "the request has no body", "none"),
+    ):
+        asked = Request("POST", b"/v1/refunds", body=body)
+        explanation = explain(made, "release-bot", "stripe.refund", asked)
+        assert [one.kind for one in explanation.steps[-2:]] == ["query", "body"]
+        assert explanation.steps[-1].subject == size
+        assert explanation.steps[-1].finding.startswith(finding)
+        assert isinstance(explanation.decision, Allow) is (finding == "is allowed")
+    queried = explain(made, "release-bot", "stripe.refund", Request("POST", b"/v1/refunds", b"a=1"))
+    assert queried.steps[-1].finding == "the query string may hold nothing"
+    reading = explain(made, "release-bot", "stripe.refund", Request("GET", b"/v1/charges/1"))
+    assert isinstance(reading.decision, Allow)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,27 @@ def test_entries_may_stand_in_any_document() -> None:
 # What is wrong in the small policy after one change, word for word.
 MISTAKES = [
     (
+        ("    risk: high", "    body: {json: {a: []}}"),
+        [
+            ("0.yaml:22:11: scope 'stripe.refund', body: json.a: an empty list matches nothing; "
+            "list at least one value")
+        ],
+    ),
+    (
+        ("    risk: high", "    body: {json: {a: 1}, jsn: {b: 2}}"),
+        [
+            ("0.yaml:22:11: scope 'stripe.refund', body: jsn is not known; write json:, form:, "
+            "max_bytes:")
+        ],
+    ),
+    (
+        ("    risk: high", "    websocket: true\n    body: {json: {a: 1}}"),
+        [
+            ("0.yaml:23:5: scope 'stripe.refund': 'body' says nothing of what is sent through a "
+            "websocket; make two scopes")
+        ],
+    ),
+    (
         ("services:", "service:"),
         [
             "0.yaml:7:1: unknown section 'service'; did you mean 'services'?",
@@ -180,9 +201,11 @@ MISTAKES = [
     (
         ("risk: high", "tags: [a]"),
         [
-            ("0.yaml:22:5: scope 'stripe.refund': unknown field 'tags'; there are allow, delivery, "
-            "deny, description, limits, max_ttl, query, reason, registries, risk, service, "
-            "websocket")
+            (
+                "0.yaml:22:5: scope 'stripe.refund': unknown field 'tags'; there are allow, body, "
+                "delivery, deny, description, limits, max_ttl, query, reason, registries, risk, "
+                "service, websocket"
+            )
         ],
     ),
     (

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.model import Allow, Decision, Deny
+from broker.policy.body import NeedsBody
 from broker.policy.matching import Authorizer, ScopeRules, canonical_problem, open_ended, risk_of
 from broker.policy.query import Parameter, QueryRule
 from broker.policy.rules import METHODS, parse_rule
@@ -35,7 +36,9 @@ def scope(
 
 def judged(scopes: list[ScopeRules], request: str, query: bytes = b"") -> Decision:
     method, path = request.split(" ")
-    return Authorizer("stripe", scopes).judge(method.encode(), path.encode(), query)
+    decision = Authorizer("stripe", scopes).judge(method.encode(), path.encode(), query)
+    assert not isinstance(decision, NeedsBody)
+    return decision
 
 
 READ = scope("read", ["GET /v1/**"])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.policy.globs import parse_glob
-from broker.policy.query import OTHERS, Parameter, QueryRule
+from broker.policy.query import OTHERS, Parameter, QueryRule, parse_parameters
 
 PUBLIC = Parameter(("public",))
 SORT = Parameter(("created", "updated"))
@@ -130,3 +130,25 @@ def test_any_bytes_get_an_answer(query: bytes) -> None:
     for rule in (CLOSED, OPEN):
         problem = rule.problem(query)
         assert problem is None or problem.isprintable()
+
+
+def test_a_number_may_have_a_maximum() -> None:
+    rule = QueryRule(parse_parameters({"limit": {"max": 100}}))
+    assert rule.problem(b"limit=100") is None
+    for query in (b"limit=101", b"limit=-1", b"limit=1e1", b"limit=", b""):
+        assert rule.problem(query) is not None
+
+
+def test_without_parameters_there_may_be_no_query() -> None:
+    assert QueryRule({}).problem(b"") is None
+    assert QueryRule({}).problem(b"a=1") == "the query string may hold nothing"
+
+
+def test_a_reserved_name_is_for_a_listed_parameter_alone() -> None:
+    rule = QueryRule({OTHERS: ANY}, reserved=["amount"])
+    assert rule.problem(b"page=1") is None
+    for query in (b"amount=1", b"AMOUNT=1", b"amount[]=1", b"%61mount=1"):
+        assert rule.problem(query) == (
+            "the query string may hold nothing that passes for a field of the body"
+        )
+    assert QueryRule({"amount": ANY, OTHERS: ANY}, reserved=["amount"]).problem(b"amount=1") is None
