@@ -7,6 +7,7 @@ record of a writer. `seq` counts a writer's records from 1 without gaps.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from time import gmtime, strftime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
@@ -31,6 +32,7 @@ _LASTING: Final = tuple(name for name in AuditRecord._fields if name not in _CHA
 
 _PRINCIPAL: Final = frozenset({"agent", "issuer", "subject"})
 _CACHED: Final = 2048
+_CACHED_LENGTH: Final = 256
 
 
 class Position(NamedTuple):
@@ -136,7 +138,7 @@ class Chain:
 
     def _encode_lasting(self, values: tuple[Any, ...]) -> str:
         fields = {
-            name: _clean(name, value)
+            name: _clean(name, value) if len(value) <= _CACHED_LENGTH else _clean_anew(name, value)
             for name, value in zip(_LASTING, values, strict=True)
             if value is not None
         }
@@ -159,8 +161,12 @@ def _remember(known: dict[Any, str], key: object, text: str) -> str:
     return text
 
 
-def _clean(name: str, value: str) -> str:
+def _clean_anew(name: str, value: str) -> str:
     if name == "method":
         return safe_line(value)
     redact = redact_principal if name in _PRINCIPAL else redact_text
     return safe_line(redact(value))
+
+
+# Of a new grant's fields, all but a few say what those of others have said.
+_clean = lru_cache(maxsize=_CACHED)(_clean_anew)
