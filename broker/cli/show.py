@@ -131,6 +131,7 @@ def _scope(scope: Scope, policy: Policy) -> dict[str, Any]:
         "websocket": scope.websocket,
         "limits": list(scope.limits.texts) if scope.limits else [],
         "delivery": sorted(scope.delivery),
+        "registries": list(scope.registries),
         "agents": sorted(a.name for a in policy.agents.values() if scope.name in a.scopes),
     }
 
@@ -146,6 +147,7 @@ def _conditions(item: dict[str, Any]) -> str:
         "websockets" if item["websocket"] else "",
         "reason required" if item["reason_required"] else "",
         f"at most {item['max_ttl']}s" if item["max_ttl"] else "",
+        f"a login of {', '.join(item['registries'])}" if item["registries"] else "",
         *item["limits"],
     ]
     return ", ".join(filter(None, parts)) or "-"

@@ -67,8 +67,9 @@ and claims), scope, constraints as filled in."""
 
 @dataclass(slots=True)
 class _Kept:
-    """A credential in use. The times are by the monotonic clock.
+    """A credential in use. Times are by the monotonic clock, but for `held_by_wall`.
 
+    For the store goes by the wall clock, which sees a machine that was suspended.
     `lasts_until` is when to try again to get a better one, where that has failed.
     """
 
@@ -80,14 +81,24 @@ class _Kept:
     renewable: bool
     ends: float
     life: float
-    held_until: float
     asked_at: float
+    held_until: float = 0.0
+    held_by_wall: float = 0.0
     lasts_until: float = 0.0
+
+    def hold(self, now: float, wall: float) -> None:
+        """Note that it has been held as of a moment, by either clock."""
+        self.held_until, self.held_by_wall = now + HOLD - _MARGIN, wall + HOLD - _MARGIN
+
+    def drop(self) -> None:
+        """Note that it is held no more."""
+        self.held_until = 0.0
 
     def left(self, now: float, wall: float, spare: float = 0.0) -> float:
         """Return for how many seconds it may be used; by either clock, for both can fail."""
         end = min(self.minted.expires_at, self.lease.grant_ends_at)
-        return min(self.ends - now - spare, end - wall - spare, self.held_until - now)
+        held = min(self.held_until - now, self.held_by_wall - wall)
+        return min(self.ends - now - spare, end - wall - spare, held)
 
     def fresh(self, now: float, wall: float) -> float:
         """Return for how many seconds none is better: another would live longer, then."""
@@ -176,14 +187,14 @@ class Proxied:
         if not self._kept:
             return
         by_lease = {kept.lease.id: key for key, kept in self._kept.items()}
-        now, until = self._monotonic(), self._desk.clock() + HOLD
-        held = await self._desk.store.hold(by_lease.keys(), self._desk.owner, until)
+        now, wall = self._monotonic(), self._desk.clock()
+        held = await self._desk.store.hold(by_lease.keys(), self._desk.owner, wall + HOLD)
         for lease, key in by_lease.items():
             kept = self._kept.get(key)
             if kept is None or kept.lease.id != lease:
                 continue  # replaced, or revoked, meanwhile
             if lease in held:
-                kept.held_until = now + HOLD - _MARGIN
+                kept.hold(now, wall)
             else:
                 del self._kept[key]
 
@@ -290,7 +301,7 @@ class Proxied:
         until = min(wall + HOLD, expires_at, made.lease.grant_ends_at)
         if not await self._desk.store.use(made.lease.id, self._desk.owner, expires_at, until):
             raise revoked()
-        return _Kept(
+        kept = _Kept(
             order=order,
             lease=made.lease,
             minted=made.minted,
@@ -299,9 +310,10 @@ class Proxied:
             renewable=made.renewable,
             ends=now + expires_at - wall,
             life=expires_at - wall,
-            held_until=now + HOLD - _MARGIN,
             asked_at=now,
         )
+        kept.hold(now, wall)
+        return kept
 
     async def _renew(self, kept: _Kept) -> bool:
         """Let what is at hand live longer; False where another must be minted."""
@@ -317,13 +329,14 @@ class Proxied:
         except (ProviderError, StorageError, TimeoutError):
             return False
         if not used:  # it is being ended
-            kept.held_until = now
+            kept.drop()
             return False
         if expires_at <= kept.minted.expires_at + 1:
             return False
         kept.minted = replace(kept.minted, expires_at=expires_at)
         kept.life = expires_at - wall
-        kept.ends, kept.held_until = now + kept.life, now + HOLD - _MARGIN
+        kept.ends = now + kept.life
+        kept.hold(now, wall)
         return True
 
     def _provider(self, order: Order) -> Presents:

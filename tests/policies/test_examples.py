@@ -22,7 +22,7 @@ DOCUMENTED = re.findall(
 
 
 def test_there_are_some() -> None:
-    assert {path.name for path in EXAMPLES} >= {"github-actions", "kubernetes", "laptop"}
+    assert {path.name for path in EXAMPLES} >= {"github-actions", "kubernetes", "laptop", "minted"}
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)

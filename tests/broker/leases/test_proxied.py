@@ -70,7 +70,7 @@ async def test_it_is_minted_once_however_many_need_it(lease_bench: LeaseBench) -
     assert 0 < (await proxied.injection(order, VERSION)).fresh_for <= LOOK
 
 
-async def test_a_credential_is_never_used_for_another(lease_bench: LeaseBench) -> None:
+async def test_u1_a_credential_is_never_used_for_another(lease_bench: LeaseBench) -> None:
     """All that it depends on (onecli#252): service, configuration, grant, scope, constraints."""
     proxied, order = lease_bench.proxied(), lease_bench.order()
     service = order.service
@@ -123,6 +123,16 @@ async def test_what_another_has_ended_is_not_used(lease_bench: LeaseBench) -> No
     await proxied.hold()
     assert await ask(proxied, order) != first
     assert len(lease_bench.vendor.live) == 2
+
+
+async def test_r5_a_machine_that_was_suspended_asks_before_it_goes_on(
+    lease_bench: LeaseBench,
+) -> None:
+    asleep = 0.0
+    proxied = lease_bench.proxied(clock=lambda: lease_bench.clock.now + asleep)
+    first = await ask(proxied, lease_bench.order())
+    asleep = 300.0  # which the monotonic clock has not seen, and the store has
+    assert await ask(proxied, lease_bench.order()) != first
 
 
 async def test_without_its_store_nothing_is_used_for_long(lease_bench: LeaseBench) -> None:
