@@ -2,8 +2,9 @@
 
 A provider turns a grant into a credential for one service. It is one file,
 `providers/<kind>.py`, whose module name is the policy's `provider:` value and which
-defines `PLUGIN`, a `Plugin`. It imports this module, `providers.signing` and third-party
-libraries alone; everything else it needs arrives through `Dependencies`.
+defines `PLUGIN`, a `Plugin`. It imports this module, what stands beside it for several kinds
+(`bearer`, `signing`, `state`, `tokens`) and third-party libraries alone; everything else it
+needs arrives through `Dependencies`.
 
 This module is on the gateway's hot path: it imports the standard library only.
 """
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from providers.signing import Signer
+    from providers.state import SharedState
 
 Delivery = Literal["proxy", "credential"]
 SlotKind = Literal["bearer", "basic", "header", "query", "cookie"]
@@ -256,13 +258,14 @@ class Dependencies:
     `http` makes an `httpx.AsyncClient` that the caller closes. It takes `ca_file`,
     `allow_private` and `allow_loopback_http`, and without them reaches public addresses over
     TLS alone; what it keeps a request from reaching is a `ProviderError`. `vault` is None where
-    the broker's settings name none.
+    the broker's settings name none. `state` is what must be remembered across processes.
     """
 
     secrets: SecretReader
     http: Callable[..., Any]
     clock: Callable[[], float]
     vault: VaultCalls | None = None
+    state: SharedState | None = None
 
 
 class Injects(Protocol):

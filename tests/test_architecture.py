@@ -47,7 +47,8 @@ def _test_file(module: Path) -> Path:
 
 
 def _is_interface(module: Path) -> bool:
-    return module.name == "base.py" or module == Path("providers/signing.py")
+    contracts = {Path("providers/signing.py"), Path("providers/state.py")}
+    return module.name == "base.py" or module in contracts
 
 
 @pytest.mark.parametrize("module", CODE, ids=str)

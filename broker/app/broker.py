@@ -43,6 +43,7 @@ from broker.leases.proxied import Proxied
 from broker.leases.reaper import Reaper
 from broker.limits.limiter import Limiter
 from broker.policy.plugins import InstalledPlugins
+from broker.provider_state import SealedState
 from broker.revocations import Revocations
 from broker.secrets.reader import ProviderSecrets, Secrets
 from broker.token_status import TokenStatus
@@ -163,7 +164,8 @@ def _join(opened: _Opened) -> Broker:
     grants = Grants(tokens, lambda: opened.policies.current)
     vault_calls = opened.vault.calls if opened.vault else None
     secrets = ProviderSecrets(opened.secrets)
-    dependencies = Dependencies(secrets, http.client, time.time, vault_calls)
+    state = SealedState(storage.states, opened.keys.master)
+    dependencies = Dependencies(secrets, http.client, time.time, vault_calls, state)
     desk = LeaseDesk(
         store=storage.leases,
         providers=Minters(InstalledPlugins(), dependencies),

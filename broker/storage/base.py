@@ -246,6 +246,23 @@ class TotalStore(Protocol):
 
     async def used(self, keys: Sequence[str]) -> Mapping[str, int]:
         """Return the counts of those keys that have one."""
+
+
+class StateStore(Protocol):
+    """What providers must remember, each state changed by one process at a time."""
+
+    async def claim(
+        self, key: str, owner: str, until: float, now: float
+    ) -> tuple[bool, bytes | None]:
+        """Claim a state until then; return whether it is `owner`'s, and what it holds."""
+        ...
+
+    async def keep(self, key: str, owner: str, value: bytes) -> bool:
+        """Change a state; False if it is not `owner`'s any more."""
+        ...
+
+    async def release(self, key: str, owner: str) -> None:
+        """Let others claim a state, if it is `owner`'s."""
         ...
 
 
@@ -275,6 +292,11 @@ class Storage(Protocol):
     @property
     def totals(self) -> TotalStore:
         """How much of their totals grants have used."""
+        ...
+
+    @property
+    def states(self) -> StateStore:
+        """What providers must remember."""
         ...
 
     async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> Saved:

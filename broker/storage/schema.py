@@ -168,6 +168,17 @@ MIGRATIONS: Final = (
         """,
         "CREATE INDEX limit_totals_by_end ON limit_totals (until)",
     ),
+    (
+        # What a provider must remember, sealed; one process at a time may change it.
+        """
+        CREATE TABLE provider_states (
+            key TEXT PRIMARY KEY,
+            value BLOB,
+            claimed_by TEXT,
+            claimed_until REAL NOT NULL
+        ) STRICT, WITHOUT ROWID
+        """,
+    ),
 )
 
 _APPLICATION_ID: Final = 0x41544B42  # "ATKB": tells our databases from any other SQLite file

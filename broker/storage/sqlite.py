@@ -21,6 +21,7 @@ from broker.storage.leases import SqliteLeases
 from broker.storage.policies import SqlitePolicies
 from broker.storage.revocations import SqliteRevocations
 from broker.storage.schema import open_database
+from broker.storage.states import SqliteStates
 from broker.storage.totals import SqliteTotals
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class SqliteStorage:
     def __init__(self, path: Path) -> None:
         self._committer = Committer(open_database(path), path)
         self.leases = SqliteLeases(self._committer)
+        self.states = SqliteStates(self._committer)
         self.totals = SqliteTotals(self._committer)
         self.revocations = SqliteRevocations(self._committer, path.with_suffix(".revocations"))
         self.policies = SqlitePolicies(self._committer)

@@ -9,6 +9,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import jwt
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 if TYPE_CHECKING:
@@ -51,6 +52,14 @@ class StrangersKey:
             members |= {"kty": "OKP", "crv": "Ed25519", "x": b64(public.public_bytes_raw())}
         members |= changes
         return {name: value for name, value in members.items() if value is not None}
+
+    def private_pem(self) -> bytes:
+        """The private key as whoever owns it keeps it."""
+        return self.private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
 
     def sign(self, data: bytes, algorithm: str | None = None) -> bytes:
         return jwt.get_algorithm_by_name(algorithm or self.algorithm).sign(data, self.private)
