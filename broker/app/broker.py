@@ -162,10 +162,7 @@ def _join(opened: _Opened) -> Broker:
     settings, storage, trail = opened.settings, opened.storage, opened.trail
     tokens = TaskTokens(opened.keys.signing, settings.issuer, settings.gateway_url)
     grants = Grants(tokens, lambda: opened.policies.current)
-    vault_calls = opened.vault.calls if opened.vault else None
-    secrets = ProviderSecrets(opened.secrets)
-    state = SealedState(storage.states, opened.keys.master)
-    dependencies = Dependencies(secrets, http.client, time.time, vault_calls, state)
+    dependencies = _dependencies(opened)
     desk = LeaseDesk(
         store=storage.leases,
         providers=Minters(InstalledPlugins(), dependencies),
@@ -217,6 +214,17 @@ def _join(opened: _Opened) -> Broker:
         revocations=revocations,
         tally=tally,
         limiter=opened.limiter,
+    )
+
+
+def _dependencies(opened: _Opened) -> Dependencies:
+    """Return what providers are given."""
+    return Dependencies(
+        ProviderSecrets(opened.secrets),
+        http.client,
+        time.time,
+        opened.vault.calls if opened.vault else None,
+        SealedState(opened.storage.states, opened.keys.master),
     )
 
 
