@@ -93,7 +93,9 @@ class ResponseHead:
         dropped = options | _HOP_BY_HOP | _MISLEADING | _OF_THE_UPSTREAM
         self.chunked = framing.chunked
         self.length = framing.length
-        self.persistent = line[1] == b"1" and b"close" not in options
+        # A 204 that speaks of a body may have one, which would be in the way of the next answer.
+        odd = self.status == _NO_CONTENT and (framing.chunked or bool(framing.length))
+        self.persistent = line[1] == b"1" and b"close" not in options and not odd
         lines = [b"HTTP/1.1 %b %b\r\n" % (line[2], line[3] or b"")]
         lines += [field.line() for field in fields if field.key not in dropped]
         if framing.length is not None and self.status != _NO_CONTENT:

@@ -10,7 +10,7 @@ import itertools
 from typing import TYPE_CHECKING
 
 from broker.cli.main import main
-from broker.gateway import relay
+from broker.gateway import translate as module
 from broker.gateway.translate import translate as real_translate
 from providers.http_api import HttpApi
 
@@ -40,6 +40,6 @@ async def injection(self: HttpApi, request: CredentialRequest) -> Injection:
 
 
 if __name__ == "__main__":
-    vars(relay)["translate"] = translate
+    vars(module)["translate"] = translate
     HttpApi.injection = injection  # type: ignore[method-assign]
     main()
