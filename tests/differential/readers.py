@@ -113,7 +113,8 @@ http {{
   client_max_body_size 1m;
   underscores_in_headers on;
   log_format seen escape=json '{{"of": $connection, "method": "$request_method", '
-    '"target": "$request_uri", "status": $status, "body": "$request_body", {fields}}}';
+    '"target": "$request_uri", "path": "$uri", "status": $status, '
+    '"body": "$request_body", {fields}}}';
   server {{
     listen 127.0.0.1:{port} backlog=1024;
     access_log seen.log seen;
@@ -138,13 +139,17 @@ http {{
 
 @dataclass
 class Logged:
-    """A request as nginx logged it; fields of one name are joined, `_` in names is `-`."""
+    """A request as nginx logged it; fields of one name are joined, `_` in names is `-`.
+
+    `path` is what it made of the target: decoded, and in its own normal form.
+    """
 
     method: bytes
     target: bytes
     body: bytes
     status: int
     fields: dict[str, bytes]
+    path: bytes = b""
 
 
 class Nginx:
@@ -212,7 +217,9 @@ def _by_first(lines: list[bytes]) -> dict[bytes, list[Logged]]:
             for name, value in json.loads(line.decode("latin-1")).items()
         }
         fields = {name: entry[name] for name in NAMES}
-        logged = Logged(entry["method"], entry["target"], entry["body"], entry["status"], fields)
+        logged = Logged(
+            entry["method"], entry["target"], entry["body"], entry["status"], fields, entry["path"]
+        )
         connections.setdefault(entry["of"], []).append(logged)
     return {requests[0].target: requests for requests in connections.values()}
 
