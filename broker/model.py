@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Risk = Literal["low", "medium", "high"]
 Replay = Literal["single_use", "until_exp"]
 LeaseState = Literal["intent", "minted", "delivered", "revoking", "revoked", "expired"]
+LeaseStanding = LeaseState | Literal["used", "unrevocable"]
 RevocationKind = Literal["grant", "agent", "scope", "all"]
 Section = Literal["identity_sources", "services", "scopes", "agents"]
 Permission = Literal["policy:read", "policy:write"]
@@ -202,9 +203,17 @@ class Lease:
     delivery: Delivery = "credential"
 
     @property
-    def lives_on(self) -> bool:
-        """Whether it should have ended, and nothing can be done but to wait until it expires."""
-        return self.state == "revoking" and self.due_at == self.expires_at
+    def standing(self) -> LeaseStanding:
+        """Where it stands, as people are told.
+
+        What is delivered to a gateway is `used`. What is to end, and can only be waited for until
+        it expires, is `unrevocable`.
+        """
+        if self.state == "delivered" and self.delivery == "proxy":
+            return "used"
+        if self.state == "revoking" and self.due_at == self.expires_at:
+            return "unrevocable"
+        return self.state
 
 
 @dataclass(frozen=True, slots=True)

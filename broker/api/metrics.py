@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from broker.leases.base import LeaseStats
+    from broker.model import LeaseStanding
 
 _GRANTS: Final = {
     EXCHANGE: "token_exchange",
@@ -55,6 +56,11 @@ class TokenMetrics:
         self._seconds.observe(seconds)
 
 
+_LEASES: Final[tuple[LeaseStanding, ...]] = (
+    *("intent", "minted", "delivered", "used", "revoking", "unrevocable"),
+)
+
+
 class CredentialMetrics(Collector):
     """Count requests for credentials by result, and show where leases stand.
 
@@ -81,7 +87,7 @@ class CredentialMetrics(Collector):
         states = GaugeMetricFamily(
             "broker_leases", "Credentials that are not over, by state.", labels=("state",)
         )
-        for state in ("intent", "minted", "delivered", "revoking"):
+        for state in _LEASES:
             states.add_metric((state,), self._stats.states.get(state, 0))
         yield states
         ends = CounterMetricFamily(

@@ -155,8 +155,8 @@ async def _limits(settings: Settings, storage: Storage) -> Finding:
 def _leases(leases: Sequence[Lease]) -> Finding:
     """Say which credentials should have ended and have not, or may exist without being known."""
     attempted = [one for one in leases if one.attempts]
-    stuck = [one for one in attempted if one.state == "revoking" and not one.lives_on]
-    alive = [one for one in attempted if one.lives_on]
+    stuck = [one for one in attempted if one.standing == "revoking"]
+    alive = [one for one in attempted if one.standing == "unrevocable"]
     unknown = [one for one in attempted if one.state == "intent"]
     worst = stuck or alive or unknown
     if not worst:

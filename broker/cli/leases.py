@@ -30,7 +30,8 @@ def leases(
 ) -> None:
     """List credentials that have been minted and are not over, and what keeps them from ending.
 
-    An agent has what is delivered; what is used the gateway writes into requests.
+    An agent has what is delivered; what is used the gateway writes into requests; what is
+    unrevocable should have ended, and lives on until it expires.
     """
     from broker.app.home import open_keys
 
@@ -47,7 +48,7 @@ def leases(
                     lease.id,
                     lease.agent,
                     lease.scope,
-                    _state(lease),
+                    lease.standing,
                     _ends(lease, now),
                     lease.problem or "-",
                 )
@@ -69,19 +70,13 @@ async def _leases(settings: Settings, *, over: bool) -> tuple[Lease, ...]:
         await storage.close()
 
 
-def _state(lease: Lease) -> str:
-    """Return where a lease stands: an agent has been given it, the gateway uses it."""
-    used = lease.state == "delivered" and lease.delivery == "proxy"
-    return "used" if used else lease.state
-
-
 def _ends(lease: Lease, now: float) -> str:
     if lease.ended_at is not None:
         return f"{now - lease.ended_at:.0f}s ago"
-    if lease.state == "revoking" and not lease.lives_on:
+    if lease.standing == "revoking":
         return f"attempt {lease.attempts + 1}"
     # Of what cannot be revoked, or may exist, what counts is how long it can live itself.
-    own = lease.lives_on or lease.state == "intent"
+    own = lease.standing in {"unrevocable", "intent"}
     end = lease.expires_at if own else min(lease.expires_at, lease.grant_ends_at)
     return f"in {max(0.0, end - now):.0f}s"
 
@@ -94,7 +89,7 @@ def _as_data(lease: Lease) -> dict[str, Any]:
         "service": lease.service,
         "scope": lease.scope,
         "provider": lease.provider,
-        "state": _state(lease),
+        "state": lease.standing,
         "delivery": lease.delivery,
         "created_at": lease.created_at,
         "grant_ends_at": lease.grant_ends_at,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from broker.audit.base import Trail
     from broker.keys.base import Sealer
-    from broker.model import Lease, LeaseState, Service
+    from broker.model import Lease, LeaseStanding, Service
     from broker.storage.base import LeaseStore
     from providers.base import Provider
 
@@ -48,9 +48,9 @@ class Providers(Protocol):
 
 @dataclass
 class LeaseStats:
-    """What there is to count: leases by state as last looked at, and ends that were tried."""
+    """What there is to count: leases by standing as last looked at, and ends that were tried."""
 
-    states: Mapping[LeaseState, int] = field(default_factory=dict)
+    states: Mapping[LeaseStanding, int] = field(default_factory=dict)
     revoked: int = 0
     failed: int = 0
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         EnrolledKey,
         Grant,
         Lease,
+        LeaseStanding,
         LeaseState,
         PolicyChange,
         PolicyEntry,
@@ -151,8 +152,8 @@ class LeaseStore(Protocol):
         """Return the leases that are not over, or also those that are, the oldest first."""
         ...
 
-    async def counts(self) -> Mapping[LeaseState, int]:
-        """Return how many leases are in each state that is not the last; absent means none."""
+    async def counts(self) -> Mapping[LeaseStanding, int]:
+        """Return how many leases that are not over stand where; absent means none."""
         ...
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Mapping
 
-    from broker.model import LeaseState
+    from broker.model import LeaseStanding, LeaseState
     from broker.storage.committer import Committer
 
 _COLUMNS: Final = (
@@ -209,11 +209,15 @@ class SqliteLeases:
 
         return await self._committer.run(read)
 
-    async def counts(self) -> Mapping[LeaseState, int]:
-        """Return how many leases are in each state that is not the last; absent means none."""
+    async def counts(self) -> Mapping[LeaseStanding, int]:
+        """Return how many leases that are not over stand where; absent means none."""
 
-        def read(connection: sqlite3.Connection) -> Mapping[LeaseState, int]:
-            query = f"SELECT state, count(*) FROM leases WHERE {_LIVE} GROUP BY state"  # noqa: S608
+        def read(connection: sqlite3.Connection) -> Mapping[LeaseStanding, int]:
+            query = (
+                "SELECT CASE WHEN state = 'delivered' AND delivery = 'proxy' THEN 'used' "  # noqa: S608
+                "WHEN state = 'revoking' AND due_at = expires_at THEN 'unrevocable' ELSE state END "
+                f"AS standing, count(*) FROM leases WHERE {_LIVE} GROUP BY standing"
+            )
             return dict(connection.execute(query))
 
         return await self._committer.run(read)

@@ -229,7 +229,7 @@ class Site:
 
 def _pending(lease: dict[str, Any]) -> bool:
     """Say whether a lease is not over, and says why: it cannot be ended, or perhaps never was."""
-    return lease["state"] in {"intent", "revoking"} and bool(lease["problem"])
+    return lease["state"] in {"intent", "revoking", "unrevocable"} and bool(lease["problem"])
 
 
 @pytest.fixture
@@ -330,8 +330,8 @@ def nothing_is_unknown(site: Site) -> dict[str, int]:
     # STS: each session that was opened is somebody's, or is shown until it has expired.
     opened = site.sessions()
     states = {one["grant"]: one["state"] for one in of[AWS]}
-    assert {states[grant] for grant in opened} <= {"delivered", "revoking", "intent", "expired"}
-    assert {grant for grant, one in states.items() if one in {"delivered", "revoking"}} <= opened
+    assert {states[grant] for grant in opened} <= {"delivered", "unrevocable", "intent", "expired"}
+    assert {grant for grant, one in states.items() if one in {"delivered", "unrevocable"}} <= opened
     unsure_aws = [one for one in of[AWS] if one["state"] == "intent"]
     told = {"leases": len(leases), "delivered": len(out), "unsure": len(unsure + unsure_aws)}
     return {**told, "users": len(lives), "tokens": len(live), "sessions": len(opened)}

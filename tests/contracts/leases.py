@@ -112,6 +112,7 @@ class LeaseStoreContract:
         used = await other.lease("lease-1")
         assert used is not None
         assert (used.state, used.delivery, used.due_at) == ("delivered", "proxy", NOW + 40)
+        assert (used.standing, await other.counts()) == ("used", {"used": 1})
         assert await other.claim(REAPER, NOW + 39, LATE, 10) == ()
         assert await store.hold(["lease-1", "lease-2"], MINTER, NOW + 80) == {"lease-1"}
         assert await store.hold(["lease-1"], "somebody", NOW + 800) == frozenset()
@@ -248,6 +249,19 @@ class LeaseStoreContract:
             assert (lease.state, lease.attempts, lease.problem) == ("revoking", attempt, "sealed")
         (waiting,) = await store.leases()
         assert not await store.retry(waiting, "somebody", NOW, "sealed", ending=True)
+
+    async def test_what_can_only_be_waited_for_is_told_from_what_can_be_ended(
+        self, store: LeaseStore
+    ) -> None:
+        await _deliver(store)
+        await store.end_grant("grant-1", NOW + 1)
+        assert await store.counts() == {"revoking": 1}
+        (due,) = await store.claim(REAPER, NOW + 1, LATE, 10)
+        assert due.standing == "revoking"
+        assert await store.retry(due, REAPER, due.expires_at, "ends by itself", ending=True)
+        assert await store.counts() == {"unrevocable": 1}
+        (waiting,) = await store.leases()
+        assert (waiting.state, waiting.standing) == ("revoking", "unrevocable")
 
     async def test_what_is_waited_for_keeps_its_state(self, store: LeaseStore) -> None:
         await store.open(LEASE, MINTER, SOON, 5)

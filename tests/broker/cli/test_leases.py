@@ -87,7 +87,7 @@ def test_what_nothing_can_revoke_is_shown_with_its_remaining_life(broker: Comman
 
     asyncio.run(wait())
     _, line = broker.ok("leases").out.splitlines()
-    assert line.split()[3:5] == ["revoking", "in"]
+    assert line.split()[3:5] == ["unrevocable", "in"]
     assert 3500 < int(line.split()[5].removesuffix("s")) <= 3600
 
 
