@@ -80,7 +80,8 @@ async def run(
                 admin = ControlServer(broker.admin, settings.drain)
                 await admin.start(listeners.admin)
                 stack.push_async_callback(admin.close)
-                _LOG.info("admin API %s", settings.admin_url)
+                if worker is None or worker.number == 1:
+                    _LOG.info("admin API %s", settings.admin_url)
             stack.enter_context(_little_garbage_collection())
             if worker is None:
                 urls = settings.control_url, settings.gateway_url

@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from broker.app.listeners import Listeners
     from broker.settings import Settings
 
+STARTING: Final = 60.0
+"""Seconds after which a worker that is not ready is taken for one that never will be."""
+
 LASTING: Final = 60.0
 """Seconds after which a worker has lasted: should it die later, another follows at once."""
 
@@ -74,6 +77,7 @@ class _Seat:
     ready: bool = False
     started_at: float = 0.0
     start_at: float = math.inf
+    late_at: float = math.inf
     deaths: int = 0
     """How many in a row did not last."""
 
@@ -136,6 +140,7 @@ class _Supervisor:
             return None
         os.close(reported)
         seat.pid, seat.report, seat.ready = pid, report, False
+        seat.late_at = seat.started_at + STARTING
         return None
 
     def _worker(self, seat: _Seat, report: int) -> Worker:
@@ -167,12 +172,20 @@ class _Supervisor:
             self._heed(os.read(self._wakeup[0], 1024))
         for seat in self._seats:
             self._reap(seat)
+            if seat.pid is not None and not seat.ready and time.monotonic() >= seat.late_at:
+                _LOG.error("worker %d was not ready within %.0f s", seat.number, STARTING)
+                seat.late_at = math.inf
+                os.kill(seat.pid, signal.SIGKILL)
         if self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._kill()
 
     def _patience(self) -> float | None:
-        moments = [seat.start_at for seat in self._seats if self._kill_at is None]
-        earliest = min([*moments, self._kill_at or math.inf])
+        earliest = self._kill_at or math.inf
+        for seat in self._seats:
+            if seat.pid is None and self._kill_at is None:
+                earliest = min(earliest, seat.start_at)
+            elif seat.pid is not None and not seat.ready:
+                earliest = min(earliest, seat.late_at)
         return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
     def _hear(self, seat: _Seat) -> None:

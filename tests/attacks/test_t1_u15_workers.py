@@ -1,13 +1,19 @@
-"""T1 and U15 with several workers: one proof is one token, and a revocation is heard by all."""
+"""T1, U15 and limits with several workers.
+
+One proof is one token, a revocation is heard by all, and what one has let through counts for all.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING, Final
 
 import httpx
 import pytest
 
+from tests.components.process import children
 from tests.fakes.token_bench import client
 from tests.fakes.wire import wire
 from tests.integration.site import Site, Traffic, site
@@ -82,6 +88,28 @@ async def test_u15_a_revocation_under_traffic_is_heard_by_each_worker(place: Sit
     refused = [r for r in place.records() if r.get("decision") == "deny" and r.get("grant") == jti]
     assert {one["writer"] for one in refused} <= BOTH
     place.verify()
+
+
+async def test_limits_are_kept_by_the_workers_together(tmp_path: Path) -> None:
+    async with site(tmp_path, workers=2) as place:
+        policy = place.home.path / "policies" / "integration.yaml"
+        few = '  api.few: {service: api, allow: ["* /v1/**"], limits: {rate: 30/hour}}\n'
+        text = policy.read_text().replace("scopes:\n", f"scopes:\n{few}", 1)
+        policy.write_text(text.replace("[api.all, ", "[api.few, api.all, "))
+        async with place.broker() as process:
+            token = await place.token("api.few")
+            asked = [place.call(token, "POST", f"/v1/{number}") for number in range(90)]
+            answers = await asyncio.gather(*asked)
+            assert answers.count((200, None)) == 30
+            assert answers.count((429, "limit_exceeded")) == 60
+            judged = [one for one in place.records() if one["action"] == "proxy.request"]
+            assert {one["writer"] for one in judged} == BOTH
+            # A worker that is killed and replaced has not forgotten, nor has the other.
+            os.kill(children(process.pid)[1], signal.SIGKILL)
+            await place.until(lambda: "worker 2 is ready" in place.log, "another worker")
+            again = [place.call(token, "POST", f"/v1/again/{number}") for number in range(20)]
+            assert set(await asyncio.gather(*again)) == {(429, "limit_exceeded")}
+        assert len(place.seen) == 30
 
 
 def _writers(place: Site, path: str) -> set[str]:

@@ -7,6 +7,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BOTH = {"main", "main.2"}
+
+STUCK = """
+import asyncio
+from broker.app import server, supervisor
+from broker.cli.main import main
+
+async def run(*_, **__):
+    await asyncio.sleep(3600)
+
+server.run, supervisor.STARTING = run, 0.3
+main()
+"""
+"""A broker whose workers do nothing."""
 
 
 @pytest.fixture
@@ -137,23 +152,19 @@ def test_a_worker_that_is_killed_is_replaced_and_its_chain_goes_on(served: Serve
     )
     report = json.loads(served.home.run("audit", "verify", "--json"))
     assert report["whole"]
-    assert "audit.recover" in {r["action"] for r in served.home.records()}
 
 
 def test_one_that_dies_again_and_again_is_started_less_and_less_often(served: Served) -> None:
-    for number, when in enumerate(("at once", "in 0.5 s", "in 1.0 s"), start=1):
-        os.kill(children(served.process.pid)[-1], signal.SIGKILL)
-        wait_for(served, f"started {when}")
-        wait_for(served, "worker 2 is ready", number)
-    assert [_pause(deaths) for deaths in (0, 1, 2, 3, 7, 8, 1000)] == [0, 0.5, 1, 2, 30, 30, 30]
-
-
-def test_one_that_is_told_to_end_lets_its_requests_end_and_is_replaced(served: Served) -> None:
     second = children(served.process.pid)[1]
-    os.kill(second, signal.SIGTERM)
-    wait_for(served, "worker 2 is ready")
-    assert f"(process {second}) ended with status 0" in served.log
+    os.kill(second, signal.SIGTERM)  # it lets its requests end, and has a successor all the same
+    wait_for(served, f"(process {second}) ended with status 0; another is started at once")
+    for number, when in enumerate(("in 0.5 s", "in 1.0 s"), start=1):
+        wait_for(served, "worker 2 is ready", number)
+        os.kill(children(served.process.pid)[-1], signal.SIGKILL)
+        wait_for(served, f"was ended by SIGKILL; another is started {when}")
+    wait_for(served, "worker 2 is ready", 3)
     assert json.loads(served.home.run("audit", "verify", "--json"))["whole"]
+    assert [_pause(deaths) for deaths in (0, 1, 2, 3, 7, 8, 1000)] == [0, 0.5, 1, 2, 30, 30, 30]
 
 
 def test_one_that_hangs_is_reported_by_the_other(served: Served) -> None:
@@ -265,21 +276,33 @@ def test_a_port_that_is_taken_is_named_before_anything_starts(home: Home) -> Non
     assert "worker" not in ended.stderr
 
 
-def test_another_broker_does_not_join_its_ports(served: Served, tmp_path: Path) -> None:
-    other = Home(
-        tmp_path / "other", {**served.home.environment, "BROKER_HOME": str(tmp_path / "o")}
-    )
+def test_another_broker_joins_neither_its_ports_nor_its_home(
+    served: Served, tmp_path: Path
+) -> None:
+    environment = served.home.environment
+    other = Home(tmp_path / "o", {**environment, "BROKER_HOME": str(tmp_path / "o")})
     other.run("init", "--yes")
     ended = other.attempt("serve")
     assert ended.returncode == 1
     assert "is in use" in ended.stderr
-
-
-def test_another_broker_does_not_join_its_home(served: Served) -> None:
     ports = {f"BROKER_{name}_PORT": str(free_port()) for name in ("CONTROL", "GATEWAY")}
-    ended = Home(served.home.path, {**served.home.environment, **ports}).attempt("serve")
+    ended = Home(served.home.path, {**environment, **ports}).attempt("serve")
     assert ended.returncode == 1
     assert "another process writes the audit trail of writer main" in ended.stderr
+
+
+def test_one_that_never_gets_ready_is_given_up(home: Home) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", STUCK, "serve"],
+        env=dict(home.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 1
+    assert "worker 1 was not ready within 0 s" in ended.stderr
+    assert "was ended by SIGKILL before it was ready" in ended.stderr
 
 
 def test_fewer_workers_later_leave_no_chain_open(home: Home) -> None:
