@@ -223,6 +223,8 @@ class Relay:
         upload = self._upload
         try:
             head, coder = written_head(self._admission, self._credential, upload)
+            if upload is not None and coder is None:
+                head = upload.after(head)
             connection.begin(self, self._method, head, whole=upload is None)
             if upload is not None:
                 upload.flow(connection, self._passing, coder)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     Passing = Callable[[Sequence[bytes]], bytes]
 
 
+_LITTLE: Final = 16 << 10
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -121,6 +122,16 @@ class Upload:
         for content in self._waiting:
             digest.update(content)
         return digest.hexdigest().encode()
+
+    def after(self, head: bytes) -> bytes:
+        """Return `head` and behind it what waits of the body, if that is little.
+
+        What goes out at once is one packet and one wake-up at the other end, in place of two.
+        """
+        if not self._waiting or self.size > _LITTLE:
+            return head
+        waiting, self._waiting = self._waiting, []
+        return b"".join([head, *(map(chunk, waiting) if self._chunked else waiting)])
 
     def flow(
         self,

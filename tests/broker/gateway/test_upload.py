@@ -47,6 +47,29 @@ def test_what_waits_is_sent_first() -> None:
     assert (body.size, body.done) == (6, True)
 
 
+@pytest.mark.parametrize(
+    ("chunked", "sent"), [(False, b"headabcd"), (True, b"head2\r\nab\r\n2\r\ncd\r\n")]
+)
+def test_what_waits_can_go_out_behind_the_head(*, chunked: bool, sent: bytes) -> None:
+    body, ends = upload(chunked=chunked)
+    assert body.after(b"head") == b"head"
+    body.add(b"ab")
+    body.add(b"cd")
+    assert body.after(b"head") == sent
+    body.flow(ends)  # type: ignore[arg-type]
+    body.add(b"ef")
+    assert ends.events == ["release", b"2\r\nef\r\n" if chunked else b"ef"]
+
+
+def test_a_large_body_does_not_go_out_behind_the_head() -> None:
+    body, ends = upload(buffer=1 << 20)
+    large = b"x" * (1 << 15)
+    body.add(large)
+    assert body.after(b"head") == b"head"
+    body.flow(ends)  # type: ignore[arg-type]
+    assert ends.events == [large, "release"]
+
+
 def test_a_body_that_is_complete_before_it_flows() -> None:
     body, ends = upload(chunked=True)
     body.add(b"ab")
