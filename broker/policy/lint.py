@@ -31,6 +31,7 @@ def advice(policy: Policy, sections: Sections) -> tuple[Problem, ...]:
         *_unused(policy, sections),
         *_everything(policy, sections),
         *_unsafe(policy, sections),
+        *_shared_secrets(policy, sections),
         *_loose_denials(policy, sections),
         *trust_advice(policy, sections),
     ]
@@ -78,6 +79,27 @@ def _unsafe(policy: Policy, sections: Sections) -> Iterator[Problem]:
             yield node.place_of(["allow_extra_audiences"], key=True).problem(
                 f"identity source {name!r}: whoever else such a token is meant for can use it here"
             )
+
+
+def _shared_secrets(policy: Policy, sections: Sections) -> Iterator[Problem]:
+    """Find secrets that go to a second host, under rules other than the first one's."""
+    first: dict[str, tuple[str, str]] = {}
+    for name, service in policy.services.items():
+        upstream = service.upstream
+        if upstream is None:
+            continue
+        host = f"{upstream.host}:{upstream.port}"
+        for secret in service.plugin.secret_references(service.config):
+            other, other_host = first.setdefault(secret, (name, host))
+            if other_host != host:
+                yield (
+                    sections["services"][name]
+                    .node.place_of_text(secret)
+                    .problem(
+                        f"service {name!r} sends a secret of service {other!r} to another host: "
+                        f"the rules for {other_host} do not bind what {host} can do with it"
+                    )
+                )
 
 
 def _loose_denials(policy: Policy, sections: Sections) -> Iterator[Problem]:

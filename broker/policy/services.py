@@ -65,6 +65,13 @@ def build_service(
         problems.append(entry.place.problem(f"{what}: {error}"))
         return None
     problems.extend(_reference_problems(own, what, secrets, check_reference))
+    if upstream is not None and not plugin.http_rules:
+        # A credential is injected only where the rules of its own scopes are enforced.
+        message = (
+            f"{what}: provider {plugin.kind!r} would have its credential sent to {upstream.host} "
+            "under no rules: a provider with an upstream must take allow and deny (http_rules)"
+        )
+        problems.append(entry.node.place_of(["provider"]).problem(message))
     fields = validated(ServiceFields, entry.node.only(_COMMON), what, problems)
     if fields is not None and fields.timeouts is not None:
         if upstream is None:

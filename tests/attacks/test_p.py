@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.policy.rules import METHODS
+from tests.fakes.gateway import KEY
 
 if TYPE_CHECKING:
     from tests.fakes.gateway import GatewayBench
@@ -81,6 +82,57 @@ async def test_p1_a_denied_path_is_denied_in_any_spelling(gateway: GatewayBench)
         response, sent = await sent_for(gateway, b"/api" + path)
         assert response.status in {400, 403}, path
         assert sent == [], path
+
+
+@pytest.mark.parametrize("shape", [b"/X", b"/v1/X/charges", b"/v1/X/", b"/X/../admin/y"])
+async def test_p2_nor_do_they_change_where_a_prefix_is_put_before_them(
+    gateway: GatewayBench, shape: bytes
+) -> None:
+    """Infisical cli#397: rules were matched on one path, and another was built from it."""
+    let_through = 0
+    for segment in [*SEGMENTS, b"base", b"v2", b"base/v2"]:
+        path = shape.replace(b"X", segment)
+        response, sent = await sent_for(gateway, b"/based" + path)
+        if response.status == 400:
+            assert sent == [], path
+        else:
+            assert (response.status, sent) == (200, [b"/base/v2" + path]), path
+            let_through += 1
+    assert let_through >= (0 if b".." in shape else 12)
+
+
+async def test_p2_what_is_denied_is_denied_behind_a_prefix(gateway: GatewayBench) -> None:
+    for path in (
+        b"/admin/x",
+        b"/ADMIN/x",
+        b"/admin",
+        b"/../admin/x",
+        b"/../../admin/x",
+        b"//admin/x",
+    ):
+        response, sent = await sent_for(gateway, b"/based" + path)
+        assert response.status in {400, 403}, path
+        assert sent == [], path
+    for target in (
+        b"/based",
+        b"/based?x",
+        b"/based/../api/admin/x",
+        b"/based/base/v2/../../admin/x",
+    ):
+        response, sent = await sent_for(gateway, target)
+        assert sent == [] or sent[0].startswith(b"/base/v2"), target
+        assert b"admin" not in b"".join(sent), target
+
+
+async def test_p2_the_query_after_a_removed_parameter_is_what_was_judged(
+    gateway: GatewayBench,
+) -> None:
+    """The credential's parameter is put in the query; the rest of it stays byte for byte."""
+    for query in (b"a=%2e%2e%2f&b", b"a=/../b", b"&&", b"a=1&api_key=mine&b=2", b"%zz", b"?"):
+        _, (sent,) = await sent_for(gateway, b"/query/v1/x?" + query)
+        kept = b"&".join(part for part in query.split(b"&") if not part.startswith(b"api_key"))
+        expected = (kept + b"&" if kept else b"") + b"api_key=" + KEY.encode()
+        assert sent == b"/v1/x?" + expected
 
 
 async def test_p1_query_bytes_are_passed_on_as_they_are(gateway: GatewayBench) -> None:
