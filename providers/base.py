@@ -3,8 +3,8 @@
 A provider turns a grant into a credential for one service. It is one file,
 `providers/<kind>.py`, whose module name is the policy's `provider:` value and which
 defines `PLUGIN`, a `Plugin`. It imports this module, what stands beside it for several kinds
-(`bearer`, `signing`, `state`, `tokens`) and third-party libraries alone; everything else it
-needs arrives through `Dependencies`.
+(`bearer`, `denial`, `signing`, `state`, `tokens`) and third-party libraries alone; everything
+else it needs arrives through `Dependencies`.
 
 This module is on the gateway's hot path: it imports the standard library only.
 """
@@ -28,6 +28,7 @@ from typing import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from providers.denial import Denial
     from providers.signing import Signer
     from providers.state import SharedState
 
@@ -366,7 +367,7 @@ class Plugin:
     `upstream_field` which field of a service tells where that leads. The callables take a
     validated `service_model` instance and do no I/O. `least_lifetime` is how many seconds a
     minted credential lives even if less is asked for; `needs_vault` that `Dependencies.vault`
-    must be there.
+    must be there. `denial` is for credentials that nobody can revoke.
     """
 
     kind: str
@@ -382,3 +383,4 @@ class Plugin:
     least_lifetime: int = 0
     needs_vault: bool = False
     upstream_field: str = "base_url"
+    denial: Callable[[Any], Denial] | None = None

@@ -47,7 +47,8 @@ def _test_file(module: Path) -> Path:
 
 
 def _is_interface(module: Path) -> bool:
-    contracts = {Path("providers/signing.py"), Path("providers/state.py")}
+    names = ("denial", "signing", "state")
+    contracts = {Path(f"providers/{name}.py") for name in names}
     return module.name == "base.py" or module in contracts
 
 

@@ -94,6 +94,7 @@ def _as_data(lease: Lease) -> dict[str, Any]:
         "created_at": lease.created_at,
         "grant_ends_at": lease.grant_ends_at,
         "expires_at": lease.expires_at,
+        "remaining": None if lease.ended_at else max(0, round(lease.expires_at - time.time())),
         "ended_at": lease.ended_at,
         "attempts": lease.attempts,
         "problem": lease.problem,

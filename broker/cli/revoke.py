@@ -13,6 +13,9 @@ from broker.cli import output
 from broker.errors import ConfigurationError, InvalidRequest, StorageError, did_you_mean
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.cli.denial import Outliving
     from broker.model import Grant, RevocationKind, Session
     from broker.settings import Settings
     from broker.storage.base import Ended
@@ -42,16 +45,37 @@ def revoke(  # noqa: PLR0913 - each is an option
     everything: Annotated[bool, typer.Option("--all", metavar="", help="Every grant.")] = False,
     reason: Annotated[str | None, typer.Option(help="Why, for the record.")] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", metavar="", help="Do not ask.")] = False,
+    aws_deny: Annotated[
+        bool,
+        typer.Option("--aws-deny", metavar="", help="Write the policy that denies AWS sessions."),
+    ] = False,
+    aws_deny_apply: Annotated[
+        bool,
+        typer.Option("--aws-deny-apply", metavar="", help="Put it on their roles, as yourself."),
+    ] = False,
+    aws_deny_tidy: Annotated[
+        bool,
+        typer.Option("--aws-deny-tidy", metavar="", help="Take off roles what has expired, alone."),
+    ] = False,
     home: output.HomeOption = None,
     json: output.JsonOption = False,
 ) -> None:
     """End live grants: their task tokens are refused, their streams cut, their credentials ended.
 
     Grants that are issued later are not touched. A broker that runs knows within a second.
+
+    AWS sessions cannot be revoked, and live on until they expire, unless their role denies them:
+    --aws-deny-apply has it do so, with the AWS credentials of whoever runs this (AWS_PROFILE).
     """
     from broker.app.home import open_keys
+    from broker.cli import denial
     from broker.cli.sessions import live_sessions
 
+    if aws_deny_tidy:
+        if any((grant, agent, scope, everything, aws_deny, aws_deny_apply)):
+            raise InvalidRequest("--aws-deny-tidy revokes nothing; run it alone")
+        _tidy(home, reason, json)
+        return
     kind, value = _target(grant, agent, scope, everything=everything)
     if reason is not None and len(reason) > _LONGEST_REASON:
         raise InvalidRequest(f"--reason must have at most {_LONGEST_REASON} characters")
@@ -62,12 +86,50 @@ def revoke(  # noqa: PLR0913 - each is an option
     if kind == "all" and not yes:
         output.confirm(f"End all {len(live)} live grant(s), of every agent?")
     ended = _revoke(settings, kind, value, reason)
+    left = denial.outliving(settings, kind, value, ended)
+    if aws_deny_apply:
+        denial.deny(settings, left, reason)
+    _show(settings, ended, left, json, written=aws_deny)
+
+
+def _show(
+    settings: Settings,
+    ended: Ended,
+    left: list[Outliving],
+    json: bool,  # noqa: FBT001 - as the command is given it
+    *,
+    written: bool,
+) -> None:
+    from broker.cli import denial
+
+    kind, value, now = ended.revocation.kind, ended.revocation.value, time.time()
 
     def human() -> None:
-        _tell(kind, value, ended)
+        _tell(kind, value, ended, sum(len(one.leases) for one in left))
+        denial.tell(left, written=written)
         _tell_next(settings, kind, value)
 
-    output.emit(_as_data(ended), human, json)
+    output.emit(_as_data(ended) | {"outliving": [one.data(now) for one in left]}, human, json)
+
+
+def _tidy(home: Path | None, reason: str | None, json: bool) -> None:  # noqa: FBT001 - as given
+    from broker.app.home import open_keys
+    from broker.cli import denial
+
+    settings = output.settings_from(home)
+    open_keys(settings)
+    places = denial.tidy(settings)
+    denial.deny(settings, places, reason)
+    data = [{"place": one.denial.place, "done": one.done} for one in places]
+
+    def human() -> None:
+        denial.tell(places, written=False)
+        if not places:
+            typer.echo(
+                "No AWS session was opened within the last day; there is nothing to look at."
+            )
+
+    output.emit(data, human, json)
 
 
 def _target(
@@ -163,7 +225,7 @@ async def _store(settings: Settings, kind: RevocationKind, value: str, reason: s
     return ended
 
 
-def _tell(kind: RevocationKind, value: str, ended: Ended) -> None:
+def _tell(kind: RevocationKind, value: str, ended: Ended, left: int) -> None:
     whose = {"grant": "", "agent": f" of agent {value}", "scope": f" with scope {value}", "all": ""}
     count = len(ended.grants)
     if count:
@@ -172,8 +234,9 @@ def _tell(kind: RevocationKind, value: str, ended: Ended) -> None:
         typer.echo("That grant has ended already; nothing else descends from it.")
     else:
         typer.echo(f"There was no live grant{whose[kind]}; what was being issued is refused.")
-    if ended.leases:
-        typer.echo(f"{ended.leases} credential(s) minted under them are being revoked upstream.")
+    if ended.leases > left:
+        count = ended.leases - left
+        typer.echo(f"{count} credential(s) minted under them are being revoked upstream.")
     typer.echo("A running broker refuses their tokens and cuts their streams within a second.")
 
 

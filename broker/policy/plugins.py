@@ -19,7 +19,7 @@ from providers.base import Plugin
 
 GROUP: Final = "agent_token_broker.providers"
 
-_CONTRACT: Final = frozenset({"base", "bearer", "signing", "state", "tokens"})
+_CONTRACT: Final = frozenset({"base", "bearer", "denial", "signing", "state", "tokens"})
 
 
 class InstalledPlugins(Mapping[str, Plugin]):

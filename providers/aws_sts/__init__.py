@@ -22,13 +22,14 @@ source identity, and agent and task as its name; CloudTrail shows both with each
 STS can neither revoke a session nor make one of less than 900 seconds. A grant with less left
 gets a session of 900 seconds whose policy denies everything from the moment the grant ends.
 Of a grant that is revoked the session lives on until it expires, at the latest when the grant
-would have ended; a role policy that denies `aws:SourceIdentity` ends it sooner.
+would have ended; a role policy that denies `aws:SourceIdentity` ends it sooner (`deny`).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from providers.aws_sts.deny import RoleDenial
 from providers.aws_sts.fields import LONGEST, SHORTEST, AwsStsScope, AwsStsService, Keys
 from providers.aws_sts.session import AwsSts
 from providers.base import Plugin, TokenSlot
@@ -56,4 +57,5 @@ PLUGIN: Final = Plugin(
     max_lifetime=LONGEST,
     least_lifetime=SHORTEST,
     upstream_field="api",
+    denial=RoleDenial,
 )

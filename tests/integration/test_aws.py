@@ -190,3 +190,28 @@ def test_a_session_is_on_record_with_its_grant_and_without_its_secret(site: Site
     assert answer.json()["lease"] in told
     for part in ("SecretAccessKey", "SessionToken"):
         assert session[part] not in told
+
+
+def test_a_session_that_nobody_can_revoke_is_denied_on_its_role_instead(site: Site) -> None:
+    token = site.token()
+    answer = site.broker.http.post(
+        f"{site.broker.home.control_url}/credentials",
+        json={"scope": "artifacts.read"},
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    lease = next(one for one in site.leases() if one["lease"] == answer.json()["lease"])
+    person = site.moto.user("iam:*")
+    own = {
+        "AWS_ENDPOINT_URL_IAM": site.moto.url,
+        "AWS_ACCESS_KEY_ID": person.key.id,
+        "AWS_SECRET_ACCESS_KEY": person.key.secret,
+    }
+    home = BrokerHome(site.broker.home.path, {**site.broker.home.environment, **own})
+    told = json.loads(home.run("revoke", lease["grant"], "--aws-deny-apply", "--json"))
+    (place,) = told["outliving"]
+    assert place["credentials"][0]["remaining"] > 3000
+    role = place["place"].rpartition("/")[2]
+    found = site.moto.iam().get_role_policy(RoleName=role, PolicyName="agent-token-broker-deny")
+    # moto stores it, and does not act on it: it knows no source identities.
+    assert found["PolicyDocument"] == place["policy"]
+    assert lease["grant"] in json.dumps(found["PolicyDocument"])

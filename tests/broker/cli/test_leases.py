@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -101,3 +102,24 @@ def test_those_that_are_over_too_and_no_handle(broker: Commands) -> None:
     }
     assert "handle" not in ran.out
     assert "ago" in broker.ok("leases", "--all").out
+
+
+def test_what_nobody_can_revoke_is_shown_with_its_remaining_life(broker: Commands) -> None:
+    async def keep() -> None:
+        now = time.time()
+        storage = SqliteStorage(broker.home / "data" / "broker.db")
+        due = replace(LEASE, due_at=now, created_at=now)
+        session = replace(due, grant_ends_at=now + 900, expires_at=now + 900)
+        await storage.leases.open(session, MINTER, now, 9)
+        await storage.leases.minted(LEASE.id, b"handle", now + 900, now)
+        await storage.leases.delivered(LEASE.id, now)
+        (lease,) = await storage.leases.claim(REAPER, now + 1, now + 30, 9)
+        problem = "its provider revokes nothing; it ends by itself"
+        await storage.leases.retry(lease, REAPER, lease.expires_at, problem, ending=True)
+        await storage.close()
+
+    asyncio.run(keep())
+    _, told = broker.ok("leases").out.splitlines()
+    assert re.search(r"revoking\s+in [89]\d\ds\s", told)
+    (data,) = broker.ok("leases", "--json").data
+    assert 800 < data["remaining"] <= 900
