@@ -32,7 +32,10 @@ _NOT_FOUND: Final = "credentials not found in native keychain"
 
 _USER: Final = "x-access-token"
 _LONGEST_QUESTION: Final = 65_536
-_SERVER: Final = re.compile(r"(?:(?P<scheme>[a-z]+)://)?(?P<registry>[^/\s]+)(?:/\S*)?")
+_SERVER: Final = re.compile(
+    r"(?:https://)?(?P<registry>[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::[0-9]{1,5})?)(?:/[!-~]*)?",
+    re.ASCII | re.IGNORECASE,
+)
 _HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
@@ -91,9 +94,8 @@ def registry_of(server: str) -> str:
     Over plain http no credential is sent, so of such a registry nothing is known here.
     """
     match = _SERVER.fullmatch(server)
-    if match is None or match["scheme"] not in {None, "https"}:
-        return ""
-    return "docker.io" if match["registry"].lower() in _HUB else match["registry"].lower()
+    registry = match["registry"].lower() if match else ""
+    return "docker.io" if registry in _HUB else registry
 
 
 def registries(policy: Policy, agent: str | None, own: set[str]) -> dict[str, Whose]:

@@ -147,6 +147,8 @@ class Proxied:
 
         Whoever else needs the same meanwhile waits for the same minting. Raises `ProviderError`.
         """
+        if order.lifetime < 1:
+            raise ProviderError("the task token is about to expire")
         key = _key(order)
         known = self._kept.get(key)
         if known is not None and self._fresh(known) > 0:

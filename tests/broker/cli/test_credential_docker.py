@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.cli import credential_docker
 from broker.cli.credential_docker import registry_of, user_and_secret
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from tests.broker.cli.conftest import Commands
 
+HUB = {"docker.io", "index.docker.io", "registry-1.docker.io"}
 NOT_FOUND = "credentials not found in native keychain\n"
 POLICY = """
 services:
@@ -158,6 +162,21 @@ def test_what_goes_wrong_is_told_where_docker_looks(
 )
 def test_docker_hub_has_several_names(server: str, registry: str) -> None:
     assert registry_of(server) == registry
+
+
+@given(
+    st.text()
+    | st.from_regex(r"(https?://)?[a-zA-Z0-9.@:-]{1,20}(/[a-z/]{0,9})?", fullmatch=True)
+    | st.tuples(st.sampled_from(["", "https://", "http://", "//", "x://"]), st.text()).map("".join)
+)
+def test_whatever_docker_says_it_means_the_host_that_it_would_connect_to(server: str) -> None:
+    registry = registry_of(server)
+    if registry:
+        plain = server if server.lower().startswith("https://") else f"https://{server}"
+        url = urlsplit(plain)
+        assert url.scheme == "https"
+        said = url.netloc.lower()
+        assert registry == ("docker.io" if said in HUB else said)
 
 
 def test_a_user_and_a_password_come_as_they_are() -> None:

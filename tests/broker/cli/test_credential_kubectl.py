@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from broker.cli.credential_kubectl import api_version, document
 from broker.errors import ConfigurationError
@@ -77,3 +80,15 @@ def test_what_no_api_server_takes_is_not_printed(credential: dict[str, str]) -> 
     with pytest.raises(ConfigurationError, match=r"pods\.read has neither") as refusal:
         document(answer(credential), V1)
     assert "hunter2" not in str(refusal.value)
+
+
+@given(
+    st.text()
+    | st.recursive(st.text() | st.integers(), st.lists).map(json.dumps)
+    | st.fixed_dictionaries({"apiVersion": st.text() | st.sampled_from([V1, V1BETA1])}).map(
+        json.dumps
+    )
+)
+def test_whatever_the_environment_holds_it_is_one_that_is_known_or_refused(info: str) -> None:
+    with suppress(ConfigurationError):
+        assert api_version(info) in {V1, V1BETA1}

@@ -331,6 +331,13 @@ async def test_a_provider_that_cannot_be_built_says_why(lease_bench: LeaseBench)
         await ask(lease_bench.proxied(providers=Broken()), lease_bench.order())
 
 
+async def test_nothing_is_minted_in_a_grants_last_moment(lease_bench: LeaseBench) -> None:
+    order = lease_bench.order(expires_at=int(NOW))
+    with pytest.raises(ProviderError, match="about to expire"):
+        await ask(lease_bench.proxied(), order)
+    assert lease_bench.vendor.calls == []
+
+
 async def test_a_caller_that_is_gone_stops_nothing(lease_bench: LeaseBench) -> None:
     arrived, go_on = asyncio.Event(), asyncio.Event()
 
