@@ -83,10 +83,11 @@ class BrokerHome:
 
 @dataclass(frozen=True)
 class RunningBroker:
-    """A running broker; `http` is a client for both its listeners."""
+    """A running broker; `http` is a client for both its listeners, `process` its process id."""
 
     home: BrokerHome
     http: httpx.Client
+    process: int
 
     def exchange(self, proof: str, scope: str, **parameters: str) -> httpx.Response:
         """Ask for a task token by RFC 8693."""
@@ -119,7 +120,7 @@ class RunningBroker:
 
 
 @contextmanager
-def running_broker(home: BrokerHome) -> Iterator[RunningBroker]:
+def running_broker(home: BrokerHome, *options: str) -> Iterator[RunningBroker]:
     """Run `broker serve` until the block ends."""
     with httpx.Client(trust_env=False, timeout=30) as client:
 
@@ -130,6 +131,9 @@ def running_broker(home: BrokerHome) -> Iterator[RunningBroker]:
                 return False
 
         with serving(
-            [COMMAND, "serve"], ready, directory=home.path.parent, environment=home.environment
-        ):
-            yield RunningBroker(home, client)
+            [COMMAND, "serve", *options],
+            ready,
+            directory=home.path.parent,
+            environment=home.environment,
+        ) as process:
+            yield RunningBroker(home, client, process.pid)
