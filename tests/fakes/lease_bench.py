@@ -22,6 +22,8 @@ from broker.leases.minting import Issued, Leases
 from broker.leases.order import Order
 from broker.leases.proxied import Proxied
 from broker.leases.reaper import Reaper
+from broker.limits.limiter import Limiter
+from broker.limits.memory import MemoryCounts
 from broker.model import Grant
 from broker.policy.loader import Document, load_policy
 from broker.policy.plugins import InstalledPlugins
@@ -130,6 +132,7 @@ class LeaseBench:
         )
         self.unwritten = 0
         self._count_what_is_written()
+        self.limiter = Limiter(MemoryCounts(self.storage.totals, clock=self.clock))
         self.leases = self.worker()
         self.reaper = Reaper(self.desk, self.leases.wake, poll=0.01)
 
@@ -153,6 +156,7 @@ class LeaseBench:
             replace(self.desk, **changes),
             policy=lambda: self.policy,
             grant=self.grants.require,
+            limiter=self.limiter,
             monotonic=self.clock,
         )
 

@@ -31,6 +31,8 @@ from broker.identity.local import AgentKey, LocalSource, client_assertion, new_a
 from broker.identity.resolver import IdentityResolver
 from broker.keys.jwk import verify_es256
 from broker.keys.signing import FileSigningKey, KeySet, KeyState
+from broker.limits.limiter import Limiter
+from broker.limits.memory import MemoryCounts
 from broker.model import EnrolledKey, Grant
 from broker.policy.loader import Document, load_policy
 from broker.policy.plugins import InstalledPlugins
@@ -168,6 +170,7 @@ class TokenBench:
             stale_after=math.inf,
         )
         self.grants.learn(())
+        self.limiter = Limiter(MemoryCounts(self.storage.totals, clock=monotonic))
         local = LocalSource(
             "laptop",
             self.storage.enrolled_keys,
@@ -185,6 +188,7 @@ class TokenBench:
             trail=self.trail,
             issuer=BROKER,
             targets=(BROKER, GATEWAY),
+            limiter=self.limiter,
             clock=clock,
             monotonic=monotonic,
             sleep=self._sleep,

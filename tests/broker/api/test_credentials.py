@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fakes.lease_bench import GRANT, NOW
+from broker.errors import LimitsUnavailable
+from tests.fakes.lease_bench import GRANT, NOW, POLICY
 from tests.fakes.vendor_mint import GONE, REFUSED
 
 if TYPE_CHECKING:
@@ -150,6 +151,72 @@ async def test_too_many(lease_bench: LeaseBench) -> None:
     for _ in range(20):
         assert (await post(lease_bench)).status_code == 200
     is_problem(await post(lease_bench), 429, "too_many_credentials")
+
+
+def limit(bench: LeaseBench, of_scope: str = "", of_agent: str = "") -> None:
+    """Put limits on reserving.use and on its agent."""
+    text = POLICY
+    if of_scope:
+        plain = "reserving.use: {service: reserving,"
+        text = text.replace(plain, f"{plain} limits: {of_scope},")
+    bench.policy = bench.load(f"{text}    limits: {of_agent}\n" if of_agent else text)
+
+
+async def test_credentials_are_counted_by_rate(lease_bench: LeaseBench) -> None:
+    limit(lease_bench, "{rate: 2/minute}", "{rate: 3/hour}")
+    for _ in range(2):
+        assert (await post(lease_bench)).status_code == 200
+    response = await post(lease_bench, token=lease_bench.token(jti="another"))
+    problem = is_problem(response, 429, "limit_exceeded")
+    assert problem["limit"] == "scope reserving.use: rate 2/minute"
+    assert response.headers["retry-after"] == "60"
+    record = lease_bench.records()[-1]
+    assert (record["phase"], record["decision"]) == ("outcome", "deny")
+    assert record["detail"].startswith("limit_exceeded: the limit is reached: scope reserving.use")
+    assert response.headers["broker-operation"] == record["operation"]
+    assert (await post(lease_bench, {"scope": "plain.use"})).status_code == 200
+    problem = is_problem(await post(lease_bench, {"scope": "plain.use"}), 429, "limit_exceeded")
+    assert problem["limit"] == "agent coder: rate 3/hour"
+    lease_bench.clock.now += 61
+    is_problem(await post(lease_bench), 429, "limit_exceeded")
+    assert len(await lease_bench.storage.leases.leases(over=True)) == 3
+
+
+async def test_a_total_holds_for_a_grant_and_what_descends_from_it(
+    lease_bench: LeaseBench,
+) -> None:
+    limit(lease_bench, "{total: 3}")
+    child = lease_bench.token(jti="child", ancestors=(GRANT.jti,))
+    other = lease_bench.token(jti="other-child", ancestors=(GRANT.jti,))
+    for token in (lease_bench.token(), child, lease_bench.token()):
+        assert (await post(lease_bench, token=token)).status_code == 200
+    for token in (lease_bench.token(), child, other):
+        response = await post(lease_bench, token=token)
+        assert is_problem(response, 429, "limit_exceeded")["limit"].endswith(": total 3")
+    assert (await post(lease_bench, token=lease_bench.token(jti="another"))).status_code == 200
+
+
+async def test_what_is_refused_is_not_counted(lease_bench: LeaseBench) -> None:
+    limit(lease_bench, of_agent="{rate: 1/day, concurrent: 1}")
+    is_problem(await post(lease_bench, {"scope": "api.read"}), 403, "delivery_refused")
+    assert (await post(lease_bench)).status_code == 200
+    is_problem(await post(lease_bench), 429, "limit_exceeded")
+
+
+async def test_what_cannot_be_counted_is_not_minted(
+    lease_bench: LeaseBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise LimitsUnavailable("the server cannot count now")
+
+    limit(lease_bench, "{total: 5}")
+    monkeypatch.setattr(lease_bench.limiter.counts, "take", fail)
+    response = await post(lease_bench)
+    is_problem(response, 503, "limits_unavailable")
+    assert response.headers["retry-after"] == "5"
+    assert lease_bench.records()[-1]["decision"] == "error"
+    assert not await lease_bench.storage.leases.leases(over=True)
+    assert (await post(lease_bench, {"scope": "plain.use"})).status_code == 200
 
 
 @pytest.mark.parametrize("part", ["storage", "trail"])

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from broker.errors import AuditUnavailable
+from broker.errors import AuditUnavailable, LimitsUnavailable
 from broker.token_request import ACCESS, EXCHANGE
 from tests.fakes.issuer import BROKER, Answer
-from tests.fakes.token_bench import exchanged, over
+from tests.fakes.token_bench import POLICY, exchanged, over
 
 if TYPE_CHECKING:
     import httpx
@@ -259,3 +259,62 @@ async def test_the_answer_to_json_and_to_a_form_is_the_same(
     by_form = await token_client.post("/token", data=fields)
     by_json = await token_client.post("/token", json=fields)
     assert by_form.content == by_json.content
+
+
+def _limit(bench: TokenBench, limits: str) -> None:
+    """Put limits on release-bot."""
+    text = (POLICY % bench.identities.issuer.url).replace(
+        "  release-bot:\n", f"  release-bot:\n    limits: {limits}\n"
+    )
+    bench.load(text)
+
+
+async def test_an_agent_with_a_rate_gets_so_many_tokens(
+    token_bench: TokenBench, token_client: httpx.AsyncClient
+) -> None:
+    _limit(token_bench, "{rate: 2/minute}")
+    for _ in range(2):
+        response = await token_client.post("/token", data=_fields(token_bench))
+        assert response.status_code == 200
+    fields = _fields(token_bench)
+    refused = await token_client.post("/token", data=fields)
+    _is_refusal(refused, 429, "temporarily_unavailable")
+    assert refused.headers["retry-after"] == "60"
+    assert "agent release-bot: rate 2/minute" in refused.json()["error_description"]
+    record = token_bench.records()[-1]
+    assert (record["decision"], record["agent"]) == ("deny", "release-bot")
+    assert record["detail"].startswith("limit_exceeded: the limit is reached: agent release-bot")
+    assert refused.headers["broker-operation"] == record["operation"]
+    token_bench.wait(61)
+    # The refusal has not spent the proof.
+    assert (await token_client.post("/token", data=fields)).status_code == 200
+
+
+async def test_what_is_refused_is_not_counted_and_what_is_narrowed_is(
+    token_bench: TokenBench, token_client: httpx.AsyncClient
+) -> None:
+    _limit(token_bench, "{rate: 1/minute, total: 1}")
+    for fields in (
+        _fields(token_bench, scope="api.admin"),
+        _fields(token_bench, scope="api.write"),
+        _fields(token_bench) | {"subject_token": token_bench.proof(repository_id="999")},
+    ):
+        assert (await token_client.post("/token", data=fields)).status_code == 400
+    answer = await token_client.post("/token", data=_fields(token_bench))
+    assert answer.status_code == 200
+    child = exchanged(answer.json()["access_token"], subject_token_type=ACCESS)
+    fields = {name: values[0] for name, values in child.items()}
+    _is_refusal(await token_client.post("/token", data=fields), 429, "temporarily_unavailable")
+
+
+async def test_what_cannot_be_counted_is_not_issued(
+    token_bench: TokenBench, token_client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise LimitsUnavailable("the server cannot count now")
+
+    monkeypatch.setattr(token_bench.limiter.counts, "take_now", fail)
+    _limit(token_bench, "{rate: 1/minute}")
+    response = await token_client.post("/token", data=_fields(token_bench))
+    _is_refusal(response, 503, "temporarily_unavailable")
+    assert "requests cannot be counted now" in response.json()["error_description"]
