@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
     from broker.limits.base import Counts, Ticket
     from broker.limits.quota import LimitKind, Quota
+
+GIVEN_BACK_WITHIN: Final = 0.03
+"""Seconds that a place may be on its way back where counts are shared."""
 
 Where = Literal["gateway", "credentials", "token"]
 
@@ -46,6 +50,10 @@ class Limiter(Collector):
         """
         try:
             outcome = self.counts.take_now(quota) or await self.counts.take(quota)
+            if isinstance(outcome, Exceeded) and outcome.kind == "concurrent":
+                # Whoever asks one by one may be ahead of a place that is just being given back.
+                await asyncio.sleep(GIVEN_BACK_WITHIN)
+                outcome = await self.counts.take(quota)
         except (LimitsUnavailable, StorageError) as error:
             self._refusals[where, "unavailable"] += 1
             raise LimitsUnavailable(str(error)) from None
