@@ -15,7 +15,6 @@ from broker.app import descriptors
 from broker.app.broker import open_broker
 from broker.app.control import ControlServer
 from broker.app.sessions import note_use
-from broker.app.worker import GRACE
 from broker.errors import SecretUnavailable, StorageError
 
 if TYPE_CHECKING:
@@ -87,7 +86,6 @@ async def run(
                 urls = settings.control_url, settings.gateway_url
                 _LOG.info("ready: control plane %s, gateway %s", *urls)
             else:
-                worker.end_with_supervisor(settings.drain + GRACE)
                 worker.ready()
             if on_ready is not None:
                 await on_ready(stop)

@@ -8,6 +8,7 @@ Gauges are added up too, over the workers that are heard of.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from broker.app.scoreboard import Scoreboard
+
+_log: Final = logging.getLogger(__name__)
 
 PUBLISH_EVERY: Final = 1.0
 """Seconds by which another worker's numbers may be late."""
@@ -110,10 +113,16 @@ class Tally(Collector):
         """Publish for ever, and once more when cancelled."""
         try:
             while True:
-                self.publish()
+                self._try_to_publish()
                 await asyncio.sleep(PUBLISH_EVERY)
         finally:
+            self._try_to_publish()
+
+    def _try_to_publish(self) -> None:
+        try:
             self.publish()
+        except Exception:  # noqa: BLE001 - metrics are no reason to stop anything
+            _log.exception("this worker's numbers could not be published")
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of all (`prometheus_client.registry.Collector`).

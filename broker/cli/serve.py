@@ -55,10 +55,12 @@ def _serve_by_several(settings: Settings) -> None:
     from broker.app.logs import configure_logging
     from broker.app.server import run
     from broker.app.supervisor import supervise
+    from broker.app.worker import GRACE
     from broker.keys.process import harden_process
 
     worker = supervise(settings)
     if worker is not None:
+        worker.end_with_supervisor(settings.drain + GRACE)
         harden_process()
         configure_logging(settings.log_level, worker.name)
         run_on_uvloop(run(bind(worker.settings, shared=True), worker=worker))

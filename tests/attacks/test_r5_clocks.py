@@ -126,7 +126,7 @@ async def test_r5_a_revocation_counts_whatever_the_clock_said(
         assert await dead()
 
 
-async def test_r5_no_connection_and_no_stream_ends_by_the_wall_clock(
+async def test_r5_no_stream_no_connection_and_no_limit_goes_by_the_wall_clock(
     place: Site, faults: Faults
 ) -> None:
     async def ticks(received: Received, writer: asyncio.StreamWriter) -> None:
@@ -140,6 +140,7 @@ async def test_r5_no_connection_and_no_stream_ends_by_the_wall_clock(
             await asyncio.sleep(0.02)
 
     place.upstream.answer = ticks
+    place.limit("rate: 3/hour")
 
     async def get(connection: Wire, token: str, path: str) -> int:
         await connection.send(place.head(token, "GET", path))
@@ -150,6 +151,8 @@ async def test_r5_no_connection_and_no_stream_ends_by_the_wall_clock(
         await streaming.send(place.head(token, "GET", "/v1/stream"))
         assert (await streaming.head()).status == 200
         assert await get(kept, token, "/v1/1") == 200
+        few = await place.token("api.few")
+        assert [await get(kept, few, "/v1/few") for _ in range(4)] == [200, 200, 200, 429]
         made = place.upstream.connections
         for ahead in (HOUR // 2, 0, -HOUR, 0):
             faults.set_clock(ahead)
@@ -160,6 +163,7 @@ async def test_r5_no_connection_and_no_stream_ends_by_the_wall_clock(
                 assert piece, "the stream has ended"
                 heard += piece
             assert await get(kept, token, f"/v1/{ahead}") == 200
+            assert await get(kept, few, "/v1/few") == 429
         assert place.upstream.connections == made, "the pool's time-outs do not follow the clock"
 
 

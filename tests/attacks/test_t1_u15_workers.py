@@ -92,10 +92,7 @@ async def test_u15_a_revocation_under_traffic_is_heard_by_each_worker(place: Sit
 
 async def test_limits_are_kept_by_the_workers_together(tmp_path: Path) -> None:
     async with site(tmp_path, workers=2) as place:
-        policy = place.home.path / "policies" / "integration.yaml"
-        few = '  api.few: {service: api, allow: ["* /v1/**"], limits: {rate: 30/hour}}\n'
-        text = policy.read_text().replace("scopes:\n", f"scopes:\n{few}", 1)
-        policy.write_text(text.replace("[api.all, ", "[api.few, api.all, "))
+        place.limit("rate: 30/hour")
         async with place.broker() as process:
             token = await place.token("api.few")
             asked = [place.call(token, "POST", f"/v1/{number}") for number in range(90)]

@@ -111,6 +111,13 @@ class Site:
         arguments = ("token", "--scope", scope, "--ttl", ttl)
         return (await asyncio.to_thread(self.home.run, *arguments)).strip()
 
+    def limit(self, limits: str) -> None:
+        """Add a scope `api.few` with limits, before the broker is run."""
+        policy = self.home.path / "policies" / "integration.yaml"
+        few = f'  api.few: {{service: api, allow: ["* /v1/**"], limits: {{{limits}}}}}\n'
+        text = policy.read_text().replace("scopes:\n", f"scopes:\n{few}", 1)
+        policy.write_text(text.replace("[api.all, ", "[api.few, api.all, "))
+
     def proof(self) -> str:
         """Return a fresh proof of `my-agent`, by this process's clock."""
         key = Secret((self.home.path / "agents/my-agent.pem").read_bytes())

@@ -90,6 +90,10 @@ def test_both_serve_and_all_commands_see_them_as_one_broker(served: Served) -> N
     assert served.log.count("ready: ") == 1
     assert "2 workers" in served.log
     assert len(children(served.process.pid)) == 2
+    supervisor = Path(f"/proc/{served.process.pid}")
+    assert len(list((supervisor / "task").iterdir())) == 1, "it may fork at any time: no threads"
+    opened = [str(one.readlink()) for one in (supervisor / "fd").iterdir()]
+    assert not [one for one in opened if one.startswith(str(served.home.path))]
     token = served.token()
     use_both(served, token)
     requests = [one for one in served.home.records() if one["action"] == "proxy.request"]

@@ -122,6 +122,23 @@ def test_the_supervisor_s_numbers_never_grow_old(board: Scoreboard) -> None:
     assert one.shown()["workers"] == 2
 
 
+async def test_a_metric_that_cannot_be_read_ends_nothing(
+    board: Scoreboard, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> Mapping[str, str]:
+        raise RuntimeError("defect")
+
+    monkeypatch.setattr("broker.app.tally.PUBLISH_EVERY", 0.001)
+    tally = Tally(CollectorRegistry(), board, 1, fail)
+    keeping = asyncio.create_task(tally.keep_published())
+    while caplog.text.count("could not be published") < 3:  # noqa: ASYNC110 - a test's patience
+        await asyncio.sleep(0.001)
+    assert not keeping.done()
+    keeping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+
+
 async def test_it_is_kept_published_to_the_end(board: Scoreboard) -> None:
     one, two = Seat(board, 1), Seat(board, 2)
     keeping = asyncio.create_task(two.tally.keep_published())
