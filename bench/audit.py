@@ -27,7 +27,7 @@ from broker.audit.trail import AuditTrail
 from broker.audit.verify import verify
 from broker.keys.jwk import verify_es256
 from broker.keys.signing import FileSigningKey
-from broker.model import AuditRecord
+from broker.model import AuditRecord, RecordTemplate, RepeatedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,6 +111,8 @@ def main() -> None:
     made = cost(make)
     print(f"make a record               {made:8.2f} us")
     print(f"encode and chain a record   {cost(partial(chain.add, record)):8.2f} us")
+    repeated = RepeatedRecord(time.time(), RecordTemplate(record), "5f1c-1", 200, 1.234, 0, 1024)
+    print(f"the same, if it is repeated {cost(partial(chain.add, repeated)):8.2f} us")
     known = b"/v1/charges/ch_3MmlLrLkdIwHu7ix0snN0B15"
     print(f"redact a path seen before   {cost(partial(redact_path, known)):8.2f} us")
     fresh = (known + b"%d" % number for number in count())
