@@ -138,10 +138,9 @@ def user_and_secret(answer: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _policy(home: output.HomeOption) -> Policy:
-    from broker.policy.loader import load_policy
-    from broker.reload import read_policies
+    from broker.app.policies import home_policy
 
-    return load_policy(read_policies(output.settings_from(home).policies))
+    return home_policy(output.settings_from(home))
 
 
 def _own(home: output.HomeOption) -> set[str]:
