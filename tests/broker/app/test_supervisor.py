@@ -210,6 +210,25 @@ def test_policies_are_read_again_by_each(served: Served) -> None:
     assert len(versions) == 4, "each has the old one and the new one"
 
 
+def test_a_successor_that_cannot_start_is_tried_again_while_the_other_serves(
+    served: Served,
+) -> None:
+    token, path = served.token(), served.home.path / "policies/services/orders.yaml"
+    good = path.read_text()
+    path.write_text(good.replace("GET /**", "GOT /**"))
+    for number in (1, 2):
+        wait_for(served, f"[worker {number}]: the new policy is refused")
+    os.kill(children(served.process.pid)[1], signal.SIGKILL)
+    wait_for(served, "ended with status 1; another is started in")
+    assert f"error: {path}:" in served.log
+    assert served.call("GET", "/orders/v1/orders", token).status_code == 200
+    assert metric(served, "broker_workers") == 1
+    path.write_text(good)
+    wait_for(served, "worker 2 is ready")
+    assert metric(served, "broker_workers") == 2
+    wait_until(lambda: served.ready()["status"] == "ok", "all to be well")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_all_end_in_good_order_when_told_to(home: Home, number: signal.Signals) -> None:
     with running(home) as served:
