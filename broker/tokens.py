@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import base64
 import re
+import secrets
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 
 MAX_TOKEN_BYTES: Final = 16 * 1024
 
+OWN_SUBJECT: Final = "agent-token-broker"
+"""Who the broker is in its own tokens; no task token is for the same audience."""
+
+_VOUCHED_FOR: Final = 300
 _CLOCK_SKEW: Final = 30
 """How far, in seconds, the clock of the worker that issued a token may be ahead of ours."""
 
@@ -80,6 +85,28 @@ class TaskTokens:
         if signer.algorithm != "ES256":
             raise ValueError(f"task tokens are signed with ES256, not {signer.algorithm}")
         signed = _header(signer.kid) + b"." + _encode(orjson.dumps(self._claims(grant)))
+        return (signed + b"." + _encode(signer.sign(signed))).decode()
+
+    def vouch(self, audience: str, now: float) -> str:
+        """Return a token by which the broker proves to `audience` that it is this broker.
+
+        It is no task token: its type, subject and audience are others, and no agent ever sees
+        it. It is good for a few minutes, once or often.
+        """
+        if audience == self._audience:
+            raise ValueError("the broker proves nothing to its own gateway")
+        claims = {
+            "iss": self._issuer,
+            "sub": OWN_SUBJECT,
+            "aud": audience,
+            "iat": int(now),
+            "nbf": int(now) - _CLOCK_SKEW,
+            "exp": int(now) + _VOUCHED_FOR,
+            "jti": secrets.token_urlsafe(16),
+        }
+        signer = self._keys.signer
+        header = {"alg": signer.algorithm, "kid": signer.kid, "typ": "JWT"}
+        signed = _encode(orjson.dumps(header)) + b"." + _encode(orjson.dumps(claims))
         return (signed + b"." + _encode(signer.sign(signed))).decode()
 
     def verify(self, token: bytes, now: float) -> Grant:

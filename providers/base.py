@@ -260,6 +260,8 @@ class Dependencies:
     `allow_private` and `allow_loopback_http`, and without them reaches public addresses over
     TLS alone; what it keeps a request from reaching is a `ProviderError`. `vault` is None where
     the broker's settings name none. `state` is what must be remembered across processes.
+    `vouch` makes a token, good for minutes, by which the broker proves who it is to an audience;
+    whoever it is for verifies it by the broker's issuer and published keys.
     """
 
     secrets: SecretReader
@@ -267,6 +269,7 @@ class Dependencies:
     clock: Callable[[], float]
     vault: VaultCalls | None = None
     state: SharedState | None = None
+    vouch: Callable[[str], Secret] | None = None
 
 
 class Injects(Protocol):

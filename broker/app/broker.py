@@ -48,7 +48,7 @@ from broker.revocations import Revocations
 from broker.secrets.reader import ProviderSecrets, Secrets
 from broker.token_status import TokenStatus
 from broker.tokens import TaskTokens
-from providers.base import Dependencies
+from providers.base import Dependencies, Secret
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -162,7 +162,7 @@ def _join(opened: _Opened) -> Broker:
     settings, storage, trail = opened.settings, opened.storage, opened.trail
     tokens = TaskTokens(opened.keys.signing, settings.issuer, settings.gateway_url)
     grants = Grants(tokens, lambda: opened.policies.current)
-    dependencies = _dependencies(opened)
+    dependencies = _dependencies(opened, tokens)
     desk = LeaseDesk(
         store=storage.leases,
         providers=Minters(InstalledPlugins(), dependencies),
@@ -217,7 +217,7 @@ def _join(opened: _Opened) -> Broker:
     )
 
 
-def _dependencies(opened: _Opened) -> Dependencies:
+def _dependencies(opened: _Opened, tokens: TaskTokens) -> Dependencies:
     """Return what providers are given."""
     return Dependencies(
         ProviderSecrets(opened.secrets),
@@ -225,6 +225,7 @@ def _dependencies(opened: _Opened) -> Dependencies:
         time.time,
         opened.vault.calls if opened.vault else None,
         SealedState(opened.storage.states, opened.keys.master),
+        lambda audience: Secret(tokens.vouch(audience, time.time()).encode()),
     )
 
 

@@ -70,6 +70,17 @@ class WebIdentity(Model):
     token_file: Annotated[str, Field(pattern=r"^/[ -~]+$")]
 
 
+class BrokerIdentity(Model):
+    """The broker's own credentials come of a token that it makes about itself.
+
+    Its issuer is an OpenID provider of the account, then, with `audience` as its client.
+    """
+
+    type: Literal["broker_identity"]
+    role_arn: RoleArn
+    audience: Annotated[str, Field(pattern=r"^[A-Za-z0-9:/._-]{1,255}$")] = "sts.amazonaws.com"
+
+
 class Keys(Model):
     """The broker's own credentials are an access key, both parts of it secret references."""
 
@@ -90,9 +101,9 @@ class AwsStsService(Model):
     region: Annotated[str, Field(pattern=REGION)]
     external_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9_+=,.@:/-]{2,1224}$")] | None = None
     max_session: MaxSession = 3600
-    credentials: Annotated[DefaultChain | WebIdentity | Keys, Field(discriminator="type")] = (
-        DefaultChain()
-    )
+    credentials: Annotated[
+        DefaultChain | WebIdentity | BrokerIdentity | Keys, Field(discriminator="type")
+    ] = DefaultChain()
     endpoint_url: Annotated[str, Field(pattern=ENDPOINT)] | None = None
     insecure_http: StrictBool = False
     ca_file: Annotated[str, Field(pattern=r"^/[ -~]+$")] | None = None
@@ -102,7 +113,7 @@ class AwsStsService(Model):
     def _check(self) -> AwsStsService:
         partition = partition_of(self.region)
         roles = [self.role_arn]
-        if isinstance(self.credentials, WebIdentity):
+        if isinstance(self.credentials, WebIdentity | BrokerIdentity):
             roles.append(self.credentials.role_arn)
         if self.endpoint_url is None and not all(
             re.match(rf"arn:{partition}:iam::[0-9]{{12}}:", role) for role in roles

@@ -9,14 +9,14 @@ from asyncio import get_running_loop
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
-from providers.aws_sts.fields import LONGEST, SHORTEST, WebIdentity
+from providers.aws_sts.fields import LONGEST, SHORTEST, BrokerIdentity, WebIdentity
 from providers.aws_sts.fields import Keys as OwnKeys
 from providers.aws_sts.signer import SessionSigner
 from providers.aws_sts.sigv4 import Clock, Keys
 from providers.base import Injection, Minted, ProviderError, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from botocore.config import Config
     from botocore.exceptions import ClientError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from providers.aws_sts.fields import AwsStsScope, AwsStsService
     from providers.base import CredentialRequest, Dependencies
+
+    Vouch = Callable[[str], Secret]
 
 LONGEST_CHAINED: Final = 3_600
 """Seconds that a session lives at most that was opened by another session."""
@@ -51,7 +53,11 @@ _ADVICE: Final = {
     "and the broker's identity must be allowed these",
     "ExpiredToken": _OWN_KEYS,
     "ExpiredTokenException": _OWN_KEYS,
+    "IDPCommunicationError": "AWS could not fetch the issuer's keys; they must be reachable for it",
     "InvalidClientTokenId": _OWN_KEYS,
+    "InvalidIdentityToken": "AWS does not take the token that says who the broker is; its issuer "
+    "must be an OpenID provider of the account, with the token's audience as client, and "
+    "reachable for AWS by https",
     "SignatureDoesNotMatch": _OWN_KEYS,
     "MalformedPolicyDocument": "AWS cannot read the session policy; check its actions, resources "
     "and conditions",
@@ -60,7 +66,8 @@ _ADVICE: Final = {
     "role's MaxSessionDuration",
 }
 _TRANSIENT: Final = frozenset(
-    {"InternalFailure", "RequestLimitExceeded", "ServiceUnavailable", "Throttling"}
+    {"IDPCommunicationError", "InternalFailure", "RequestLimitExceeded", "ServiceUnavailable"}
+    | {"Throttling"}
     | {"ThrottlingException", "TooManyRequestsException"}
 )
 
@@ -74,6 +81,7 @@ class AwsSts:
     def __init__(self, config: AwsStsService, dependencies: Dependencies) -> None:
         self._config: Final = config
         self._secrets: Final = dependencies.secrets
+        self._vouch: Final = dependencies.vouch
         self._clock: Final = dependencies.clock
         self._stamps: Final = Clock(dependencies.clock)
         # boto3 blocks. In threads of its own an STS that hangs keeps nobody else waiting.
@@ -160,7 +168,7 @@ class AwsSts:
     def _client(self, keys: tuple[Secret, ...]) -> tuple[STSClient, Session]:
         opened = self._opened
         if opened is None or opened[0] != keys:
-            opened = self._opened = (keys, *_open(self._config, keys))
+            opened = self._opened = (keys, *_open(self._config, keys, self._vouch))
         return opened[1], opened[2]
 
 
@@ -185,7 +193,9 @@ def _source_identity(grant: str) -> str:
     return grant
 
 
-def _open(config: AwsStsService, keys: tuple[Secret, ...]) -> tuple[STSClient, Session]:
+def _open(
+    config: AwsStsService, keys: tuple[Secret, ...], vouch: Vouch | None
+) -> tuple[STSClient, Session]:
     """Return a client of STS, and the session that holds the broker's own credentials.
 
     All that environment variables could change of where it connects and whom it trusts is set
@@ -213,13 +223,21 @@ def _open(config: AwsStsService, keys: tuple[Secret, ...]) -> tuple[STSClient, S
     }
     if isinstance(config.credentials, OwnKeys):
         session.set_credentials(*(_key(key) for key in keys))
-    elif isinstance(config.credentials, WebIdentity):
-        _identify(session, config.credentials, options)
+    elif isinstance(config.credentials, WebIdentity | BrokerIdentity):
+        _identify(session, config.credentials, options, vouch)
     return boto3.Session(botocore_session=session).client("sts", **options), session
 
 
-def _identify(session: Session, identity: WebIdentity, options: dict[str, Any]) -> None:
-    """Have `session` exchange the token in the file for credentials, anew before they expire."""
+def _identify(
+    session: Session,
+    identity: WebIdentity | BrokerIdentity,
+    options: dict[str, Any],
+    vouch: Vouch | None,
+) -> None:
+    """Have `session` exchange a token for credentials, anew before they expire.
+
+    The token is in a file, or one that the broker makes about itself.
+    """
     from botocore import credentials  # noqa: PLC0415
 
     def client(service: str, config: Config) -> Any:
@@ -229,7 +247,7 @@ def _identify(session: Session, identity: WebIdentity, options: dict[str, Any]) 
 
     fetcher = credentials.AssumeRoleWithWebIdentityCredentialFetcher(
         client,
-        credentials.FileWebIdentityTokenLoader(identity.token_file),
+        _token_of(identity, vouch, credentials.FileWebIdentityTokenLoader),
         identity.role_arn,
         extra_args={"RoleSessionName": "agent-token-broker"},
     )
@@ -243,6 +261,17 @@ def _identify(session: Session, identity: WebIdentity, options: dict[str, Any]) 
             )
 
     session.register_component("credential_provider", credentials.CredentialResolver([Provider()]))
+
+
+def _token_of(
+    identity: WebIdentity | BrokerIdentity, vouch: Vouch | None, from_file: Callable[[str], Any]
+) -> Callable[[], str]:
+    if isinstance(identity, WebIdentity):
+        loader: Callable[[], str] = from_file(identity.token_file)
+        return loader
+    if vouch is None:
+        raise ProviderError("nothing here makes tokens about the broker itself")
+    return lambda: vouch(identity.audience).reveal().decode()
 
 
 def _key(secret: Secret) -> str:

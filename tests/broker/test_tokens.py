@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from broker.errors import InvalidToken
 from broker.keys.signing import FileSigningKey, KeySet, KeyState
 from broker.model import Grant
-from broker.tokens import TaskTokens
+from broker.tokens import OWN_SUBJECT, TaskTokens
 
 ISSUER = "https://broker.example"
 AUDIENCE = "https://gateway.example"
@@ -256,3 +256,26 @@ def test_a_key_of_another_algorithm_signs_nothing() -> None:
     key.algorithm = "RS256"
     with pytest.raises(ValueError, match="ES256, not RS256"):
         TaskTokens(_keys(key), ISSUER, AUDIENCE).issue(GRANT)
+
+
+class TestVouch:
+    def test_others_verify_it_by_our_published_keys(self) -> None:
+        token = TOKENS.vouch("sts.amazonaws.com", NOW)
+        jwk = _keys(KEY).public_jwks()["keys"][0]
+        claims = jwt.decode(
+            token,
+            jwt.PyJWK(dict(jwk), algorithm="ES256"),
+            algorithms=["ES256"],
+            audience="sts.amazonaws.com",
+            issuer=ISSUER,
+            options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+        )
+        assert claims["sub"] == OWN_SUBJECT
+        assert claims["exp"] - claims["iat"] == 300
+        assert jwt.get_unverified_header(token) == {"alg": "ES256", "kid": KEY.kid, "typ": "JWT"}
+        assert _claims(TOKENS.vouch("sts.amazonaws.com", NOW))["jti"] != claims["jti"]
+
+    def test_it_is_no_task_token(self) -> None:
+        assert _refused(TOKENS.vouch("sts.amazonaws.com", NOW)) == "unknown_key"
+        with pytest.raises(ValueError, match="own gateway"):
+            TOKENS.vouch(AUDIENCE, NOW)

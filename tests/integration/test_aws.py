@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import boto3
+import jwt
 import pytest
 from botocore.exceptions import ClientError, CredentialRetrievalError
 
 from tests.components.moto import REGION
+from tests.fakes.sts import answering
 from tests.integration.running_broker import COMMAND, BrokerHome, RunningBroker, running_broker
 
 if TYPE_CHECKING:
@@ -215,3 +218,46 @@ def test_a_session_that_nobody_can_revoke_is_denied_on_its_role_instead(site: Si
     # moto stores it, and does not act on it: it knows no source identities.
     assert found["PolicyDocument"] == place["policy"]
     assert lease["grant"] in json.dumps(found["PolicyDocument"])
+
+
+def test_the_broker_vouches_for_itself_by_a_token_that_others_can_verify(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = tmp_path_factory.mktemp("aws-federated")
+    home = BrokerHome.create(folder / "home")
+    home.run("agents", "enroll", "coder")
+    own = "arn:aws:iam::123456789012:role/broker"
+    ends = datetime.now(UTC) + timedelta(seconds=900)
+    with answering(expiration=ends.strftime("%Y-%m-%dT%H:%M:%SZ")) as sts:
+        text = POLICY.format(
+            role=own.replace("broker", "task"), region=REGION, url=sts.url, bucket="b"
+        )
+        keys, rest = text.index("    credentials:"), text.index("scopes:")
+        identity = f"    credentials: {{type: broker_identity, role_arn: {own}}}\n"
+        home.policy(text[:keys] + identity + text[rest:])
+        with running_broker(home) as running:
+            words = ("--agent", "coder", "--scope", "artifacts.read", "--ttl", "15m")
+            token = home.run("token", *words).strip()
+            answer = running.http.post(
+                f"{home.control_url}/credentials",
+                json={"scope": "artifacts.read"},
+                headers={"Authorization": f"Bearer {token}"},
+            )
+            discovery = running.http.get(
+                f"{home.control_url}/.well-known/openid-configuration"
+            ).json()
+            keys_of_ours = jwt.PyJWKSet.from_dict(running.http.get(discovery["jwks_uri"]).json())
+            refused = running.call(sts.calls[0]["WebIdentityToken"], "GET", "/aws/b")
+    assert answer.status_code == 200, answer.text
+    first, second = sts.calls
+    assert (first["Action"], second["Action"]) == ("AssumeRoleWithWebIdentity", "AssumeRole")
+    vouched = first["WebIdentityToken"]
+    claims = jwt.decode(
+        vouched,
+        keys_of_ours[jwt.get_unverified_header(vouched)["kid"]],
+        algorithms=discovery["id_token_signing_alg_values_supported"],
+        audience="sts.amazonaws.com",
+        issuer=discovery["issuer"],
+    )
+    assert claims["sub"] == "agent-token-broker"
+    assert refused.status_code == 401  # it is no task token

@@ -35,7 +35,7 @@ from tests.components.process import free_port
 from tests.fakes.sts import answering
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from providers.base import Minted
@@ -61,7 +61,13 @@ class Stored:
         return Secret(self.values[reference.removeprefix("embedded:")].encode())
 
 
-def provider(url: str, stored: Stored | None = None, **fields: Any) -> Provider:
+def provider(
+    url: str,
+    stored: Stored | None = None,
+    *,
+    vouch: Callable[[str], Secret] | None = None,
+    **fields: Any,
+) -> Provider:
     service = {
         "role_arn": ROLE,
         "region": REGION,
@@ -75,7 +81,7 @@ def provider(url: str, stored: Stored | None = None, **fields: Any) -> Provider:
     }
     config = PLUGIN.service_model.model_validate(service | fields)
     secrets = stored or Stored(id="AKIAEXAMPLE", secret="sk-of-the-broker")
-    return PLUGIN.build(config, Dependencies(secrets, lambda: None, lambda: NOW))
+    return PLUGIN.build(config, Dependencies(secrets, lambda: None, lambda: NOW, vouch=vouch))
 
 
 def request(scope: Mapping[str, Any] = READ, **fields: Any) -> CredentialRequest:
@@ -393,6 +399,38 @@ class TestTheBrokersOwnCredentials:
             error = await refusal(provider(sts.url, credentials=identity))
         assert error.code == "InvalidIdentityToken"
         assert "header.payload" not in str(error) + caplog.text
+
+    async def test_the_broker_can_vouch_for_itself(self) -> None:
+        own = f"arn:aws:iam::{ACCOUNT}:role/broker"
+        asked: list[str] = []
+
+        def vouch(audience: str) -> Secret:
+            asked.append(audience)
+            return Secret(b"token-%d" % len(asked))
+
+        identity = {"type": "broker_identity", "role_arn": own}
+        with answering() as sts:
+            await mint(provider(sts.url, vouch=vouch, credentials=identity))
+        first, second = sts.calls
+        assert (first["Action"], first["RoleArn"]) == ("AssumeRoleWithWebIdentity", own)
+        assert first["WebIdentityToken"] == "token-1"
+        assert (second["Action"], second["RoleArn"]) == ("AssumeRole", ROLE)
+        assert asked == ["sts.amazonaws.com"]
+
+    async def test_a_token_that_aws_does_not_take_is_told_with_what_it_wants(self) -> None:
+        own = {"type": "broker_identity", "role_arn": ROLE}
+        with answering(400, "InvalidIdentityToken", "no provider for token-1") as sts:
+            made = provider(sts.url, vouch=lambda _: Secret(b"token-1"), credentials=own)
+            error = await refusal(made)
+        assert "must be an OpenID provider of the account" in str(error)
+        assert "token-1" not in str(error)
+
+    async def test_where_nothing_vouches_for_the_broker_that_is_said(self) -> None:
+        own = {"type": "broker_identity", "role_arn": ROLE}
+        with answering() as sts:
+            error = await refusal(provider(sts.url, credentials=own))
+        assert "nothing here makes tokens about the broker" in str(error)
+        assert not sts.calls
 
     async def test_a_token_file_that_is_not_there_is_said(self, tmp_path: Path) -> None:
         identity = {
