@@ -14,8 +14,10 @@ import pytest
 import uvloop
 
 from broker.gateway import framing, inject, sign
+from broker.gateway.request import RequestFields
 from broker.gateway.route import Route
 from broker.model import Allow
+from broker.policy.body import BodyRule
 from tests.differential.cases import Case, make
 from tests.differential.mutations import MUTATIONS
 from tests.differential.run import Outcome, cases_of, run_round
@@ -124,10 +126,20 @@ def take_any_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def judge_no_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BodyRule, "problem", lambda *_: None)
+
+
+def keep_the_framing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RequestFields, "reframed", lambda self, _: self)
+
+
 @pytest.mark.parametrize(
     ("sabotage", "noticed"),
     [
         (allow_all, "policy does not allow"),
+        (judge_no_body, "a body was let through that policy refuses"),
+        (keep_the_framing, "not framed by its length alone"),
         (let_overrides_pass, "is sent on"),
         (forget_connection_options, "Connection names"),
         (keep_the_agents_credential, "the service's credential alone"),

@@ -9,7 +9,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
-from tests.differential.corpus import CHUNKS, CODINGS, LENGTHS, SEGMENTS
+from tests.differential.corpus import (
+    BENIGN,
+    BODIES,
+    CHUNKS,
+    CODINGS,
+    CONTROLLED,
+    DECLARED,
+    JUDGED,
+    LENGTHS,
+    SEGMENTS,
+    TRAILERS,
+    TYPES,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,6 +42,7 @@ SLOTS: Final = {
     b"basic": b"Authorization: Basic " + BASIC,
     b"query": b"Authorization: Bearer " + TOKEN,
     b"cookie": b"Cookie: a=1; session=" + TOKEN,
+    b"judged": b"Authorization: Bearer " + TOKEN,
 }
 
 PATHS: Final = (
@@ -110,27 +123,18 @@ def smuggled(random: Random) -> bytes:
     )
 
 
-_BENIGN: Final = (
-    b"TE: trailers", b"TE: gzip, trailers;q=0.5",
-    b"Accept: */*", b"User-Agent: agent/1.0", b"X-Request-Id: TAG", b"Accept-Language: de, en",
-    b"Content-Type: application/json", b"X-Empty:", b"X-Blank: \t ", b"X-Latin: caf\xe9",
-    b"Cache-Control: no-cache", b'If-None-Match: "a"', b"Origin: https://x.test",
-    b"Priority: u=1",
-    b"Accept-Encoding: gzip", b"Range: bytes=0-3", b"X-Colon: a: b: c", b"X-Twice: 1",
-    b"X-Twice: 2", b"Cookie: c=d; e=f", b"Connection: keep-alive",
-)  # fmt: skip
-
-
 def draft(random: Random, number: int, index: int) -> Draft:
     """Return a request that is as it should be, though policy may not allow it."""
     service = random.choice([b"api", b"api", b"api", *SLOTS])
     method = random.choice([b"GET"] * 5 + [b"POST"] * 4 + [b"HEAD", b"PUT", b"DELETE", b"OPTIONS"])
     made = Draft(tag(number, index), service, method, random.choice(PATHS))
-    made.lines = [HOST, SLOTS[service], *random.sample(_BENIGN, random.randint(0, 4))]
+    made.lines = [HOST, SLOTS[service], *random.sample(BENIGN, random.randint(0, 4))]
     random.shuffle(made.lines)
     if random.random() < 0.3:
         made.query = random.choice([b"", b"a=1&b=%2e%2e%2f", b"q=[x]|/../y", b"api_key=mine&z=1"])
-    if method in {b"POST", b"PUT"}:
+    if service == b"judged":
+        _carry(random, made, random.choice(JUDGED), TYPES[0])
+    elif method in {b"POST", b"PUT"}:
         body = random.choice(
             [b"", b"x", b'{"amount": 1}', b"a=b&c=d", b"\r\n\r\n", bytes(range(256))]
         )
@@ -141,6 +145,35 @@ def draft(random: Random, number: int, index: int) -> Draft:
             made.lines.append(b"Transfer-Encoding: chunked")
             made.body = chunked(random, body)
     return made
+
+
+def _carry(random: Random, made: Draft, body: bytes, kind: bytes) -> None:
+    """Give a request a body of a media type, framed in one way or the other."""
+    made.lines = [line for line in made.lines if not line.startswith(b"Content-Type")]
+    if made.query is not None and random.random() < 0.8:
+        made.query = None
+    if kind:
+        made.put(random, kind)
+    if random.random() < 0.5:
+        made.framed(b"Content-Length: %d" % len(body), body=body)
+    else:
+        made.framed(b"Transfer-Encoding: chunked", body=chunked(random, body))
+
+
+def _bodies(random: Random, made: Draft) -> None:
+    if made.service != b"judged":
+        made.lines[made.lines.index(SLOTS[made.service])] = SLOTS[b"judged"]
+        made.service = b"judged"
+    body = (
+        havoc_of(random, random.choice(JUDGED)) if random.random() < 0.3 else random.choice(BODIES)
+    )
+    _carry(random, made, body, random.choice([TYPES[0], TYPES[0], *TYPES]))
+
+
+def havoc_of(random: Random, data: bytes) -> bytes:
+    """Return the bytes with one of them another one."""
+    at = random.randrange(len(data))
+    return data[:at] + bytes([random.randint(0, 255)]) + data[at + 1 :]
 
 
 def _valid(_: Random, __: Draft) -> None:
@@ -273,20 +306,6 @@ def _values(random: Random, made: Draft) -> None:
     )
 
 
-CONTROLLED: Final = (
-    b"X-HTTP-Method-Override", b"X-HTTP-Method", b"X-Method-Override", b"X-Original-URL",
-    b"X-Original-URI",
-    b"X-Original-Host", b"X-Original-Method", b"X-Rewrite-URL", b"X-Forwarded-For",
-    b"X-Forwarded-Host",
-    b"X-Forwarded-Proto", b"X-Forwarded-Anything", b"Forwarded", b"X-Real-IP", b"X-Client-IP",
-    b"X-Host",
-    b"True-Client-IP", b"X-Cluster-Client-IP", b"X-Envoy-Original-Path", b"Proxy-Authorization",
-    b"Proxy-Connection", b"Proxy-Authenticate", b"Keep-Alive", b"TE", b"Trailer", b"HTTP2-Settings",
-    b"Upgrade", b"Expect", b"Connection",
-)  # fmt: skip
-"""Fields that an agent may send and no service may see, however they are spelt."""
-
-
 def _controlled(random: Random, made: Draft) -> None:
     for name in random.sample(CONTROLLED[:-3], random.randint(1, 4)):
         spelling = random.choice(
@@ -348,16 +367,9 @@ def _upgrades(random: Random, made: Draft) -> None:
     ])  # fmt: skip
 
 
-_TRAILERS: Final = (
-    b"X-T: 1", b"Authorization: Bearer mine", b"Content-Length: 5", b"Host: evil.test",
-    b"Transfer-Encoding: chunked", b"X-Api-Key: mine", b"Trailer: x", b"X-T: \xe9", b"X_T: 1",
-)  # fmt: skip
-_DECLARED: Final = (b"X-T", b"X-T, Authorization", b"host,X_Api_Key", b"Transfer-Encoding, x-t")
-
-
 def _trailers(random: Random, made: Draft) -> None:
-    section = b"\r\n".join(random.sample(_TRAILERS, 2)) + b"\r\n\r\n"
-    declaration = random.choice([b"X: y", *(b"Trailer: " + names for names in _DECLARED)])
+    section = b"\r\n".join(random.sample(TRAILERS, 2)) + b"\r\n\r\n"
+    declaration = random.choice([b"X: y", *(b"Trailer: " + names for names in DECLARED)])
     body = b"5\r\nhello\r\n0\r\n" + section
     made.framed(b"Transfer-Encoding: chunked", declaration, body=body)
 
@@ -397,6 +409,7 @@ MUTATIONS: Final[dict[str, tuple[int, Mutation]]] = {
     "expectations": (2, _expects),
     "upgrades": (2, _upgrades),
     "trailers": (2, _trailers),
+    "bodies": (5, _bodies),
     "tokens": (3, _tokens),
 }
 """What is done to a request, and how often."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from typing import Any, Final
 from urllib.parse import unquote
 
 from tests.fakes.gateway import AGENT
@@ -15,6 +16,7 @@ CREDENTIALS: Final = {
     "basic": '{type: basic, username: account, secret: "env:basic"}',
     "query": '{type: query, name: api_key, secret: "env:query"}',
     "cookie": '{type: cookie, name: session, secret: "env:cookie"}',
+    "judged": '{type: bearer, secret: "env:judged"}',
 }
 KEYS: Final = {f"env:{name}": f"canary-key-of-{name}".encode() for name in CREDENTIALS}
 SCOPES: Final = tuple(f"{name}.use" for name in CREDENTIALS)
@@ -23,7 +25,13 @@ ALLOW: Final = (
     *("GET /v1/**", "HEAD /v1/**", "POST /v1/**", "PATCH /v1/**"),
     *("PUT /v1/items/*", "DELETE /v1/items/*", "M-SEARCH /v1/*"),
 )
+JUDGED: Final = "judged"
+"""The service of whose requests the body is judged; a safe one needs none."""
+
 DENY: Final = ("* /v1/admin/**", "* /v1/**/secret", "HEAD /v1/items/**")
+
+
+_BODY: Final = ", body: {json: {amount: {max: 5000}, note: {any: true}}, max_bytes: 400}"
 
 
 def base_path(service: str) -> bytes:
@@ -40,7 +48,8 @@ def policy_text() -> str:
     )
     allow, deny = (", ".join(f'"{rule}"' for rule in rules) for rules in (ALLOW, DENY))
     scopes = (
-        f"  {name}.use: {{service: {name}, allow: [{allow}], deny: [{deny}]}}"
+        f"  {name}.use: {{service: {name}, allow: [{allow}], deny: [{deny}]"
+        f"{_BODY if name == JUDGED else ''}}}"
         for name in CREDENTIALS
     )
     return "\n".join(
@@ -77,3 +86,24 @@ def is_allowed(method: str, path: str) -> bool:
         return False
     denied = _matches(DENY, method, raw) or _matches(DENY, method, plain)
     return _matches(ALLOW, method, raw) and not denied
+
+
+def body_problem(body: bytes) -> str | None:
+    """Return what is wrong with a body that the policy lets through, as plainly as can be."""
+    pairs: list[list[str]] = []
+
+    def members(found: list[tuple[str, Any]]) -> dict[str, Any]:
+        pairs.append([name for name, _ in found])
+        return dict(found)
+
+    try:
+        value = json.loads(body, object_pairs_hook=members)
+    except ValueError as error:
+        return f"it is no JSON: {error}"
+    if not isinstance(value, dict) or not {"amount"} <= set(value) <= {"amount", "note"}:
+        return "it holds something else"
+    if any(len(set(names)) != len(names) for names in pairs):
+        return "it names something twice"
+    if isinstance(value["amount"], bool) or not 0 <= value["amount"] <= 5000:
+        return "it asks for too much"
+    return None if len(body) <= 400 else "it is too long"

@@ -11,8 +11,8 @@ from zlib import crc32
 
 from broker.audit.redaction import redact_path
 from tests.differential.cases import LAST
-from tests.differential.mutations import CONTROLLED
-from tests.differential.policy import CREDENTIALS, KEYS, is_allowed
+from tests.differential.corpus import CONTROLLED
+from tests.differential.policy import CREDENTIALS, JUDGED, KEYS, body_problem, is_allowed
 from tests.differential.readers import BAD_REQUEST, NAMES
 
 if TYPE_CHECKING:
@@ -150,6 +150,9 @@ def judge_requests(
             findings.add(f"policy does not allow {one.method!r} {path!r}", number)
         for problem in _header_problems(one, service):
             findings.add(problem, number)
+        if service == JUDGED:
+            for problem in _judged_problems(one):
+                findings.add(problem, number)
         repeated[one.target] += 1
         _trace(findings, one, (service.encode(), match[2]), (cases, repeated[one.target]))
         target = path if service == "query" else match[2]
@@ -177,6 +180,24 @@ def _header_problems(one: Seen, service: str) -> Iterator[str]:
     for slot, expected in _credential(service).items():
         if _in_slot(one, slot) != expected:
             yield f"{slot!r} does not hold the service's credential alone"
+
+
+def _judged_problems(one: Seen) -> Iterator[str]:
+    """Look at a request whose body policy has judged: it is whole, and can be read in one way."""
+    has_body = bool(one.body) or one.all(b"content-length") not in ([], [b"0"])
+    if has_body or one.method not in {b"GET", b"HEAD", b"OPTIONS"}:
+        problem = body_problem(one.body) if one.complete else None
+        if problem is not None:
+            yield f"a body was let through that policy refuses: {problem}"
+        twins = [name.replace(b"_", b"-") for name, _ in one.headers]
+        types = [value.lower() for value in one.all(b"content-type")]
+        known = types in ([b"application/json"], [b"application/json; charset=utf-8"])
+        if not known or twins.count(b"content-type") != 1 or b"content-encoding" in twins:
+            yield f"its Content-Type is {types}"
+        if one.all(b"transfer-encoding") or one.trailers or one.all(b"trailer"):
+            yield "a judged body is not framed by its length alone"
+    if one.target.partition(b"?")[2]:
+        yield "it has a query that nobody judged"
 
 
 def _credential(service: str) -> dict[bytes, list[bytes]]:
