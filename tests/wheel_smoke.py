@@ -15,9 +15,13 @@ DATA: Final = {"policies/catalogue": "broker/_data/catalogue"}
 IMPORT_EVERYTHING: Final = """
 import importlib, pkgutil, broker, providers
 from broker.resources import data_path
+NEEDS_AN_EXTRA = {
+    f"broker.terraform.{name}" for name in ("provider", "resources", "shapes", "values")
+}
 for package in (broker, providers):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
+        if module.name not in NEEDS_AN_EXTRA:
+            importlib.import_module(module.name)
 print(len(list(data_path("catalogue").iterdir())))
 """
 
@@ -84,6 +88,15 @@ def main() -> None:
         run(*pip, "--no-index", "--no-deps", wheel)
         catalogue = run(bin_folder / "python", "-I", "-c", IMPORT_EVERYTHING, cwd=directory)
         version = run(bin_folder / "broker", "--version", cwd=directory)
+        provider = subprocess.run(
+            [bin_folder / "terraform-provider-broker"],
+            cwd=directory,
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        if "pip install 'agent-token-broker[terraform]'" not in provider.stderr:
+            sys.exit(f"terraform-provider-broker does not say what it needs: {provider}")
         sys.stdout.write(f"{wheel.name}: {len(held)} files, {catalogue.strip()} in the catalogue\n")
         sys.stdout.write(version)
 

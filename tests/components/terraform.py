@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tests.components.gate import Gate
 
 SOURCES: Final = Path(__file__).resolve().parents[2] / "terraform"
@@ -26,11 +28,15 @@ class TerraformError(Exception):
 
 @dataclass(frozen=True)
 class Terraform:
-    """Terraform in a folder, with a home directory where it may leave things."""
+    """Terraform in a folder, with a home directory where it may leave things.
+
+    It sees `environment` besides.
+    """
 
     program: str
     folder: Path
     home: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, *words: str) -> str:
         """Run a command; return what it printed, or raise `TerraformError` with it."""
@@ -43,6 +49,7 @@ class Terraform:
                 "CHECKPOINT_DISABLE": "1",
                 "TF_IN_AUTOMATION": "1",
                 "NO_COLOR": "1",
+                **self.environment,
             },
             capture_output=True,
             check=False,
