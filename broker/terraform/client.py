@@ -6,7 +6,6 @@ import asyncio
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import quote
 
 import httpx
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 
 TIMEOUT: Final = 30.0
 
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?")
 _FORM: Final = re.compile(r"atbadm_[0-9a-f]{12}_[0-9a-f]{64}")
 
 
@@ -71,8 +71,10 @@ class AdminClient:
 
     def entry(self, section: str, name: str) -> Mapping[str, Any] | None:
         """Return an entry with what is known of it, or None."""
+        if not _NAME.fullmatch(name):
+            return None  # nothing is called so, and it must not become another path
         try:
-            return self._call("GET", f"/policy/{section}/{quote(name, safe='')}")
+            return self._call("GET", f"/policy/{section}/{name}")
         except ApiError as error:
             if error.code == "not_found":
                 return None

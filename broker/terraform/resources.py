@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, TypeVar
 
 from tf.iface import DataSource, Resource
 from tf.schema import Attribute, Schema
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     State = dict[str, Any]
 
+_T = TypeVar("_T")
+
 _REFUSED: Final = "The broker refuses this policy"
 _REFERENCE: Final = re.compile(r"\bunknown (?:service|scope|identity source) ")
 _LATER: Final = (
@@ -46,10 +48,17 @@ _LATER: Final = (
 
 
 class Session(Protocol):
-    """What the provider gives its resources; `client` is None until it is configured."""
+    """What the provider gives its resources."""
 
-    client: AdminClient | None
-    planned: Planned
+    @property
+    def client(self) -> AdminClient | None:
+        """The client; None until the provider is configured."""
+        ...
+
+    @property
+    def planned(self) -> Planned:
+        """What this run has planned so far."""
+        ...
 
 
 class Entry(Resource):
@@ -298,12 +307,14 @@ def _configured(session: Session) -> AdminClient:
     return session.client
 
 
-def _class_name(shape: Shape, kind: str) -> str:
-    return "".join(map(str.capitalize, shape.kind.split("_"))) + kind
+def _of(shape: Shape, base: type[_T]) -> type[_T]:
+    name = "".join(map(str.capitalize, shape.kind.split("_"))) + base.__name__
+    made: type[_T] = type(name, (base,), {"shape": shape})
+    return made
 
 
-RESOURCES: Final = [type(_class_name(one, "Entry"), (Entry,), {"shape": one}) for one in SHAPES]
-DATA_SOURCES: Final = [
+RESOURCES: Final[list[type[Entry]]] = [_of(shape, Entry) for shape in SHAPES]
+DATA_SOURCES: Final[list[type[Known | InForce]]] = [
     InForce,
-    *(type(_class_name(one, "Known"), (Known,), {"shape": one}) for one in SHAPES),
+    *(_of(shape, Known) for shape in SHAPES),
 ]

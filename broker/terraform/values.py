@@ -86,7 +86,11 @@ def _type_of(value: Any) -> Any:
 def _canonical(value: Any) -> str:
     """Return a text that is the same for values that mean the same: types tell, order does not."""
     meant = without_nulls(value) or None  # an object that says nothing is as good as none
-    return json.dumps(_exact(meant), sort_keys=True, default=repr)
+    return json.dumps(_exact(meant), sort_keys=True, default=_unknown)
+
+
+def _unknown(value: Any) -> Any:
+    return {"\0unknown": repr(value)}  # no value of JSON that Terraform could hold
 
 
 def _exact(value: Any) -> Any:

@@ -78,12 +78,12 @@ class AdminBench:
     def __post_init__(self) -> None:
         self.http = self.client(self.token)
 
-    def client(self, token: str | None, host: str = HOST, **headers: str) -> httpx.AsyncClient:
+    def client(self, token: str | None, **headers: str) -> httpx.AsyncClient:
         """A client with this token."""
         sent = {**({"Authorization": f"Bearer {token}"} if token else {}), **headers}
         return httpx.AsyncClient(
             transport=httpx.ASGITransport(self.app, client=("192.0.2.1", 50_000)),
-            base_url=f"http://{host}/admin/v1",
+            base_url=f"http://127.0.0.1:{self.settings.admin.port}/admin/v1",
             headers=sent,
         )
 
