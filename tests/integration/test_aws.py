@@ -249,8 +249,9 @@ def test_the_broker_vouches_for_itself_by_a_token_that_others_can_verify(
             keys_of_ours = jwt.PyJWKSet.from_dict(running.http.get(discovery["jwks_uri"]).json())
             refused = running.call(sts.calls[0]["WebIdentityToken"], "GET", "/aws/b")
     assert answer.status_code == 200, answer.text
-    first, second = sts.calls
-    assert (first["Action"], second["Action"]) == ("AssumeRoleWithWebIdentity", "AssumeRole")
+    # The SDK renews a session as short as this one at once, by another token.
+    first, *_, last = sts.calls
+    assert (first["Action"], last["Action"]) == ("AssumeRoleWithWebIdentity", "AssumeRole")
     vouched = first["WebIdentityToken"]
     claims = jwt.decode(
         vouched,
