@@ -123,21 +123,18 @@ class _Supervisor:
 
     def _start(self, seat: _Seat) -> Worker | None:
         """Fork a worker; return what it is in the new process, and None in this one."""
-        report, reported = os.pipe()
         sys.stdout.flush()
         sys.stderr.flush()
         seat.started_at, seat.start_at = time.monotonic(), math.inf
-        try:
-            with _signals_blocked():
-                pid = os.fork()
-                if pid == 0:
-                    self._leave(report)
-                    return self._worker(seat, reported)
-        except OSError as error:  # no memory, or too many processes: that may pass
-            os.close(report)
-            os.close(reported)
-            self._lose(seat, f"cannot be started: {error.strerror}")
-            return None
+        with _signals_blocked():
+            try:
+                pid, report, reported = _fork()
+            except OSError as error:  # no memory, or too many processes: that may pass
+                self._lose(seat, f"cannot be started: {error.strerror}")
+                return None
+            if pid == 0:
+                self._leave(report)
+                return self._worker(seat, reported)
         os.close(reported)
         seat.pid, seat.report, seat.ready = pid, report, False
         seat.late_at = seat.started_at + STARTING
@@ -279,6 +276,17 @@ class _Supervisor:
         restarts = CounterMetricFamily("broker_worker_restarts", "Workers that died.")
         restarts.add_metric((), self._restarts)
         publish(self._scoreboard, SUPERVISOR, (serving, restarts))
+
+
+def _fork() -> tuple[int, int, int]:
+    """Fork; return in both processes the child's id or 0, and the two ends of a new pipe."""
+    report, reported = os.pipe()
+    try:
+        return os.fork(), report, reported
+    except OSError:
+        os.close(report)
+        os.close(reported)
+        raise
 
 
 def _pause(deaths: int) -> float:

@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import json
 import os
-import resource
 import subprocess
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
 import pytest
 
+from tests.components.process import no_descriptors
 from tests.fakes.wire import wire
 from tests.integration.site import Site, Traffic, site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.components.faults import Faults
     from tests.fakes.wire import Wire
@@ -151,19 +150,6 @@ async def test_a2_the_database_s_disk_fails(tmp_path: Path, faults: Faults) -> N
         held = json.loads(await asyncio.to_thread(place.home.run, "sessions", "--json"))
         assert len(held) == 1 + len(FAILURES), "one from before and one after each, none between"
         await asyncio.to_thread(place.verify)
-
-
-@contextmanager
-def no_descriptors(process: int) -> Iterator[None]:
-    """Let a process open nothing more; it keeps what it has."""
-    before = resource.prlimit(process, resource.RLIMIT_NOFILE)
-    used = {int(one.name) for one in Path(f"/proc/{process}/fd").iterdir()}
-    lowest_free = next(number for number in itertools.count() if number not in used)
-    resource.prlimit(process, resource.RLIMIT_NOFILE, (lowest_free, before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(process, resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.timeout(120)

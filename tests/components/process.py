@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
+import resource
 import socket
 import subprocess
 import time
@@ -106,6 +108,19 @@ def alive(process: int) -> bool:
     except FileNotFoundError:
         return False
     return state not in {"Z", "X"}
+
+
+@contextlib.contextmanager
+def no_descriptors(process: int) -> Iterator[None]:
+    """Let a process open nothing more; it keeps what it has."""
+    before = resource.prlimit(process, resource.RLIMIT_NOFILE)
+    used = {int(one.name) for one in Path(f"/proc/{process}/fd").iterdir()}
+    lowest_free = next(number for number in itertools.count() if number not in used)
+    resource.prlimit(process, resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(process, resource.RLIMIT_NOFILE, before)
 
 
 def stop(process: subprocess.Popen[bytes], patience: float = 15.0) -> int:

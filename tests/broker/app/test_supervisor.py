@@ -18,7 +18,7 @@ import pytest
 
 from broker.app.supervisor import _pause
 from tests.broker.app.conftest import Home, Served, running
-from tests.components.process import alive, children, free_port, wait_until
+from tests.components.process import alive, children, free_port, no_descriptors, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,6 +169,14 @@ def test_one_that_dies_again_and_again_is_started_less_and_less_often(served: Se
     wait_for(served, "worker 2 is ready", 3)
     assert json.loads(served.home.run("audit", "verify", "--json"))["whole"]
     assert [_pause(deaths) for deaths in (0, 1, 2, 3, 7, 8, 1000)] == [0, 0.5, 1, 2, 30, 30, 30]
+
+
+def test_a_supervisor_that_cannot_fork_tries_again(served: Served) -> None:
+    with no_descriptors(served.process.pid):
+        os.kill(children(served.process.pid)[1], signal.SIGKILL)
+        wait_for(served, "worker 2 cannot be started: Too many open files; another is started in")
+    wait_for(served, "worker 2 is ready")
+    assert served.process.poll() is None
 
 
 def test_one_that_hangs_is_reported_by_the_other(served: Served) -> None:
