@@ -123,6 +123,7 @@ def _skopeo(program: str, config: Path, image: str) -> list[str]:
         ("docker", _docker, "Docker's command line; Debian has none without its daemon"),
         ("skopeo", _skopeo, "apt-get install skopeo"),
     ],
+    ids=["docker", "skopeo"],
 )
 def test_an_image_is_read_with_a_token_minted_for_it(
     request: pytest.FixtureRequest,
