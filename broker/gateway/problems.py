@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import orjson
 
 from providers.base import ProviderError
+from providers.signing import Unsignable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from broker.gateway.base import Resource
     from broker.limits.quota import Exceeded
-    from providers.signing import Unsignable
 
 _log: Final = logging.getLogger(__name__)
 
@@ -159,6 +159,14 @@ def no_credential(error: Exception) -> Refusal:
 def unsignable(error: Unsignable) -> Refusal:
     """Return the refusal of a request that its credential cannot sign exactly."""
     return Refusal("unsignable", str(error), final=True)
+
+
+def unsent(error: Exception) -> Refusal:
+    """Return the refusal of a request that could not be written or sent."""
+    if isinstance(error, Unsignable):
+        return unsignable(error)
+    report(error, "sending a request")
+    return Refusal("internal_error", "the gateway could not send the request")
 
 
 def unsearchable(reason: str) -> Refusal:

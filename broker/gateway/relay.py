@@ -18,7 +18,7 @@ from broker.gateway.problems import (
     no_credential,
     too_large,
     unsearchable,
-    unsignable,
+    unsent,
 )
 from broker.gateway.request import IDEMPOTENT
 from broker.gateway.scrub import Scrubbing
@@ -26,7 +26,6 @@ from broker.gateway.sign import collect, written_head
 from broker.gateway.trailers import last_chunk, read_trailers
 from broker.gateway.translate import agent_lines
 from broker.gateway.upload import Upload
-from providers.signing import Unsignable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -228,8 +227,8 @@ class Relay:
             connection.begin(self, self._method, head, whole=upload is None)
             if upload is not None:
                 upload.flow(connection, self._passing, coder)
-        except Unsignable as error:
-            self.fail(unsignable(error))
+        except Exception as error:  # noqa: BLE001 - a defect costs one request, not the gateway
+            self.fail(unsent(error))
 
     def unconnected(self, refusal: Refusal) -> None:
         """Give up, for there is no connection to be had (`waiting.Waiter`)."""
@@ -326,11 +325,14 @@ class Relay:
     def _send(self, credential: Credential) -> None:
         self._credential = credential
         self.deadline = None
-        refusal = collect(self._works, self._admission, credential, self._upload)
-        if refusal is not None:
-            self.fail(refusal)
-        elif not self._collecting():
-            self._works.pool.take(self._admission.route, self)
+        try:
+            refusal = collect(self._works, self._admission, credential, self._upload)
+            if refusal is not None:
+                self.fail(refusal)
+            elif not self._collecting():
+                self._works.pool.take(self._admission.route, self)
+        except Exception as error:  # noqa: BLE001 - as above
+            self.fail(unsent(error))
 
     def _collecting(self) -> bool:
         return self._upload is not None and self._upload.whole and not self._upload.done

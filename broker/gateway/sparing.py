@@ -49,16 +49,19 @@ class Sparing(asyncio.BufferedProtocol):
     def __init__(self, protocol: asyncio.Protocol, room: Room) -> None:
         self.protocol = protocol
         self._room = room
+        self._entered = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, and let as little as can be wait to be written (`asyncio.Protocol`)."""
         self._room.enter()
+        self._entered = True
         self.protocol.connection_made(transport)
         cast("asyncio.Transport", transport).set_write_buffer_limits(0)
 
     def connection_lost(self, error: Exception | None) -> None:
         """End (`asyncio.Protocol`)."""
-        self._room.leave()
+        if self._entered:
+            self._room.leave()
         self.protocol.connection_lost(error)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - it has a size of its own

@@ -182,6 +182,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """End the response with its connection, or say that it is cut short."""
+        if self._transport is None:
+            return  # lost before there was a connection, such as in TLS's handshake
         self.usable = False
         self._owner.lost(self)
         receiver, head = self._receiver, self._head

@@ -19,6 +19,7 @@ import pytest
 
 from broker.gateway.limits import GatewayLimits
 from tests.attacks.gateway_process import gateway_process
+from tests.fakes import wire as wire_module
 from tests.fakes.gateway import gateway_bench, policy_text
 from tests.fakes.upstream import raw
 from tests.fakes.wire import Wire
@@ -106,11 +107,13 @@ async def before(
             for _ in range(50):
                 await wire.send(gateway.head(b"GET", b"/api/x"))
                 assert (await wire.response()).status == 200
-        yield gateway, service
-    server.close()
-    for task in service.tasks:
-        task.cancel()
-    await asyncio.gather(*service.tasks, return_exceptions=True)
+        try:
+            yield gateway, service
+        finally:
+            server.close()
+            for task in service.tasks:
+                task.cancel()
+            await asyncio.gather(*service.tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -153,8 +156,11 @@ async def test_u12_long_bodies_take_no_memory(tmp_path: Path, scrub: str) -> Non
 
 @needs_proc
 @pytest.mark.parametrize("kind", ["downloads", "uploads", "heads"])
-async def test_u12_a_crowd_of_slow_agents_takes_little_memory(tmp_path: Path, kind: str) -> None:
+async def test_u12_a_crowd_of_slow_agents_takes_little_memory(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They take nothing of an endless response, send to who takes nothing, or never come to it."""
+    monkeypatch.setattr(wire_module, "PATIENCE", 90.0)  # all of it is done by one process here
     async with before(tmp_path) as (gateway, service), AsyncExitStack() as stack:
         before_all = gateway.memory()
         crowd = [

@@ -355,3 +355,9 @@ async def test_a_defect_costs_the_response_and_nobody_waits_for_ever(
     assert not connection.usable
     assert (following.refusal is not None, following.stale) == (waits, waits)
     assert "a defect" not in caplog.text
+
+
+def test_a_connection_that_never_came_about_is_not_lost() -> None:
+    ends = Ends()
+    UpstreamConnection("key", GatewayLimits(), ends).connection_lost(None)
+    assert ends.lost_count == 0
