@@ -2,9 +2,9 @@
 
 The loop hands over tuples. A thread encodes, chains and writes them, many at a time when many
 wait, and tells the loop in one call that they are durable. A record that somebody waits for finds
-the thread ready at once. One that nobody waits for does not rouse it from a nap after the last
-commit: mostly it is written with the next that somebody waits for, or else when the nap is over,
-and committed after a short while. Until written it is lost with the process, until committed with
+the thread ready at once. One that nobody waits for does not rouse it from the nap after its last
+work: mostly it is written with the next that somebody waits for, or else when the nap is over, and
+committed after a short while. Until written it is lost with the process, until committed with
 the machine.
 """
 
@@ -43,9 +43,9 @@ _LAZY_SECONDS: Final = 0.05
 """How long records that nobody waits for may lack their commit."""
 
 _NAP_SECONDS: Final = 0.002
-"""For how long after a commit a record that nobody waits for does not rouse the thread.
+"""For how long after its last work the thread is not roused by a record that nobody waits for.
 
-To rouse it costs more than to write the record.
+To rouse it costs more than to write the record; a flood of refusals would do so for each.
 """
 
 _CROWD: Final = 4
@@ -146,7 +146,7 @@ class AuditTrail:
         crowd = 0
         while not last:
             before = self._taken
-            self._rest(self._patience(due), nap=due is None)
+            self._rest(self._patience(due))
             if crowd >= _CROWD and self._queued > before:
                 self._sleep(_GATHER_SECONDS, wanted=crowd)
             batch, last = self._take()
@@ -175,13 +175,11 @@ class AuditTrail:
         """Return for how many seconds to wait for records; None: until there are some."""
         return self._journal.due_in() if due is None else max(0.0, due - monotonic())
 
-    def _rest(self, seconds: float | None, *, nap: bool) -> None:
-        """Wait for records, for `seconds` at most; begin with a nap where that may be."""
-        if nap:
-            if seconds is not None:
-                seconds = max(0.0, seconds - _NAP_SECONDS)
-            self._sleep(_NAP_SECONDS, wanted=1)
-        self._sleep(seconds, wanted=1, any_will_do=True)
+    def _rest(self, seconds: float | None) -> None:
+        """Wait for records, for `seconds` at most, and begin with a nap."""
+        nap = _NAP_SECONDS if seconds is None else min(seconds, _NAP_SECONDS)
+        self._sleep(nap, wanted=1)
+        self._sleep(None if seconds is None else seconds - nap, wanted=1, any_will_do=True)
 
     def _sleep(self, seconds: float | None, *, wanted: int, any_will_do: bool = False) -> None:
         """Wait until so many records are queued that somebody waits for, or any if that will do.

@@ -14,8 +14,10 @@ from broker.errors import AuditUnavailable, ConfigurationError
 from tests.broker.audit.trails import NOON, check, record, records, signing_key, trusted, write
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterable
     from pathlib import Path
+
+    from broker.model import AuditRecord, RepeatedRecord
 
 
 @pytest.fixture
@@ -156,6 +158,32 @@ async def test_while_it_gathers_the_end_is_not_put_off(
     await asyncio.wait_for(trail.close(), 30)
     await alone
     assert "alone" in [item.get("operation") for item in records(directory)]
+
+
+async def test_a_flood_that_nobody_waits_for_is_written_in_batches(
+    trail: AuditTrail, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LAZY_SECONDS", 60.0)
+    batches: list[int] = []
+    add = journal.add
+
+    def counted(some: Iterable[AuditRecord | RepeatedRecord]) -> None:
+        batch = list(some)
+        batches.append(len(batch))
+        add(batch)
+
+    monkeypatch.setattr(journal, "add", counted)
+    trail.append(record())
+    await until(lambda: batches == [1])
+    monkeypatch.setattr(module, "_NAP_SECONDS", 3600.0)
+    trail.append(record())  # finds the thread waiting for anything at all
+    await until(lambda: batches == [1, 1])
+    for _ in range(40):
+        trail.append(record())
+    await asyncio.sleep(0.05)
+    assert batches == [1, 1]
+    await asyncio.wait_for(trail.record(record()), 30)
+    assert batches == [1, 1, 41]
 
 
 async def test_nobody_is_woken_by_what_nobody_waits_for_until_the_nap_is_over(
