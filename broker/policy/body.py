@@ -44,6 +44,10 @@ _MEDIA_TYPES: Final[Mapping[Kind, str]] = {
 _UTF_8: Final = re.compile(r'[ \t]*;[ \t]*charset=(?:utf-8|"utf-8")', re.IGNORECASE)
 _FORM: Final = Wording("the body", "body field", lines=True)
 _MOST_DEPTH: Final = 16
+_MOST_PARTS: Final = 20_000
+"""What can be judged in so short a time that nobody else has to wait for it."""
+
+_JOINTS: Final[Mapping[Kind, tuple[bytes, ...]]] = {"json": (b",", b"{", b"["), "form": (b"&",)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +117,7 @@ class Members:
         for name, inner in value.items():
             member = self._members.get(name)
             if member is None:
-                # Some readers take Amount for amount, and the last of the two.
+                # Some readers take Amount or a_mount for amount, and the last of the two.
                 if not self._open or _folded(name) in self._folded:
                     return f"{where} may hold {self._listing()}"
             elif (problem := member.problem(f"{prefix}{name}", inner)) is not None:
@@ -129,7 +133,8 @@ class Members:
 
 
 def _folded(name: str) -> str:
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).strip()
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+    return "".join(one for one in folded if one.isalnum())
 
 
 class BodyRule:
@@ -146,6 +151,8 @@ class BodyRule:
         problem = self._form_problem(content)
         if problem is not None:
             return problem
+        if sum(map(content.data.count, _JOINTS[self.kind])) > _MOST_PARTS:
+            return f"the body has more than {_MOST_PARTS} parts"
         if isinstance(self._rule, QueryRule):
             return self._rule.problem(content.data)
         try:
@@ -213,7 +220,7 @@ def _members(value: object, where: str, depth: int = 1) -> Members:
     }
     if OTHERS in members and members[OTHERS] != Member():
         raise ValueError(f"{where}: {OTHERS!r} (all other fields) takes {{any: true}} alone")
-    if len({_folded(name) for name in members}) != len(members):
+    if len({name.casefold() for name in members}) != len(members):
         raise ValueError(f"{where}: two fields have one name but for their letters' case")
     return Members(members)
 

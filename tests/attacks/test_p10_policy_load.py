@@ -70,6 +70,16 @@ def test_p10_an_unknown_field_anywhere_fails_the_load(path: tuple[Any, ...], fie
         ('"* /v1/refunds/*/cancel"', "null"),
         ('claims: {repository_id: "123456", ref: refs/heads/main}', "claims:"),
         ('repository_id: "123456"', "repository_id:"),
+        ("    risk: high\n", "    body:\n"),
+        ("    risk: high\n", "    body: {}\n"),
+        ("    risk: high\n", "    body: {json:}\n"),
+        ("    risk: high\n", "    body: {json: {}}\n"),
+        ("    risk: high\n", "    body: {json: {amount: []}}\n"),
+        ("    risk: high\n", "    body: {json: {amount: {max: }}}\n"),
+        ("    risk: high\n", "    body: {json: {amount: {mx: 5}}}\n"),
+        ("    risk: high\n", "    body: {jsn: {amount: 5}}\n"),
+        ("    risk: high\n", "    body: {form: {amount: {fields: {a: 1}}}}\n"),
+        ("    risk: high\n", "    query: {limit: {max: }}\n"),
     ],
 )
 def test_p10_half_a_restriction_fails_the_load(old: str, new: str) -> None:

@@ -140,7 +140,19 @@ def test_a_maximum_is_kept_exactly(number: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Amount", "AMOUNT", "amount ", "\uff41mount", "amo\u1d64nt", " amount"],
+    [
+        "Amount",
+        "AMOUNT",
+        "amount ",
+        "\uff41mount",
+        "amo\u1d64nt",
+        " amount",
+        "a_mount",
+        "a-mount",
+        "amount.",
+        "amo\u00adunt",
+        "amount\u0000",
+    ],
 )
 def test_what_passes_for_a_listed_name_is_never_another(name: str) -> None:
     opened = {"json": {"amount": {"max": 5}, "*": {"any": True}}}
@@ -196,6 +208,22 @@ def test_a_body_has_its_cap() -> None:
     assert rule().max_bytes == 64 << 10
     assert problem(b'{"a": 123}', small) is None
     assert problem(b'{"a": 1234}', small) == "the body has more than 10 bytes"
+
+
+@pytest.mark.parametrize(
+    ("value", "data", "kind"),
+    [
+        ({"json": {"*": {"any": True}}}, b'{"a": [' + b"{}," * 20_000 + b"{}]}", JSON),
+        ({"json": {"*": {"any": True}}}, b'{"a": [' + b"1," * 20_000 + b"1]}", JSON),
+        ({"form": {"*": {"any": True}}}, b"a=1&" * 20_001, FORM),
+    ],
+    ids=["objects", "numbers", "form"],
+)
+def test_what_would_take_long_to_judge_is_refused(
+    value: dict[str, Any], data: bytes, kind: str
+) -> None:
+    found = problem(data, value | {"max_bytes": "1MiB"}, kind)
+    assert found == "the body has more than 20000 parts"
 
 
 FORMED = {
