@@ -193,7 +193,11 @@ class Metered(Relay):
             self.fail(refusal)
         else:
             self.deadline = None
-            self.start()
+            try:
+                self.start()
+            except Exception as error:  # noqa: BLE001 - as above
+                report(error, "starting a request")
+                self.fail(Refusal("internal_error", "the gateway could not handle the request"))
 
     def _turn_away(self, refusal: Refusal) -> Refusal:
         """Put on record that the request goes no further, and return what to say."""

@@ -16,6 +16,7 @@ import logging
 import math
 import secrets
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from broker import sqlite
@@ -170,7 +171,8 @@ class LocalCounts:
         connection.execute(
             "PRAGMA synchronous = NORMAL"
         )  # whole after any crash, if not the latest
-        self._committer: Final = Committer(connection, path)
+        explain = partial(sqlite.explain, recovery=_RECOVERY)
+        self._committer: Final = Committer(connection, path, explain)
         self._totals: Final = totals
         self._clock: Final = clock
         self._held_for: Final = held_for

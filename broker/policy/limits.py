@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST_PER_WINDOW: Final = 100_000
 """The most that a rate may let through: each request in the window is remembered."""
 
-MOST_AT_ONCE: Final = 100_000
+MOST_AT_ONCE: Final = 10_000
 MOST_IN_TOTAL: Final = 1_000_000_000
 
 RATE_PATTERN: Final = r"^[1-9][0-9]{0,5}/(second|minute|hour|day)$"

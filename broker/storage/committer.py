@@ -51,7 +51,13 @@ class _Job:
 class Committer:
     """Run operations on a connection that it owns, in order, several to a commit."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        explain: Callable[[sqlite3.Error], str] = explain,
+    ) -> None:
+        self._explain = explain
         self._connection = connection
         self._path = path
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -115,7 +121,7 @@ class Committer:
                 self._run(job)
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
-            failure = explain(error)
+            failure = self._explain(error)
             for job in batch:
                 job.error = StorageError(f"{self._path}: {failure}")
         if self._connection.in_transaction:
@@ -132,7 +138,7 @@ class Committer:
                 raise  # disk full or I/O error: SQLite has rolled everything back
             self._connection.execute("ROLLBACK TO job")
             job.error = (
-                StorageError(f"{self._path}: {explain(error)}")
+                StorageError(f"{self._path}: {self._explain(error)}")
                 if isinstance(error, sqlite3.Error)
                 else error
             )
