@@ -11,6 +11,9 @@ import typer
 from broker.cli import output
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from broker.app.counts import UsedTotal
     from broker.model import Session
     from broker.settings import Settings
 
@@ -42,18 +45,20 @@ def sessions(
         for one in asyncio.run(live_sessions(settings))
         if agent is None or agent in one.grant.parties
     ]
+    totals = asyncio.run(_totals(settings, found))
     now = time.time()
 
     def human() -> None:
         output.table(
             ("grant", "agent", "task", "scopes", "age", "left", "requests", "last use"),
-            [_row(one, now) for one in found],
+            [_row(one, now, totals[one.grant.jti]) for one in found],
             "No grant is live." if agent is None else f"No grant of {agent} is live.",
         )
         if found:
             output.next_steps((f"broker revoke {found[-1].grant.jti}", "end that one at once"))
 
-    output.emit([_as_data(one, now) for one in found], human, json)
+    data = [_as_data(one, now, totals[one.grant.jti]) for one in found]
+    output.emit(data, human, json)
 
 
 async def live_sessions(settings: Settings) -> tuple[Session, ...]:
@@ -67,7 +72,32 @@ async def live_sessions(settings: Settings) -> tuple[Session, ...]:
         await storage.close()
 
 
-def _row(session: Session, now: float) -> tuple[str, ...]:
+async def _totals(
+    settings: Settings, sessions: Sequence[Session]
+) -> dict[str, tuple[UsedTotal, ...]]:
+    """Return what each grant has used of its totals, as far as that is counted here."""
+    from broker.app.counts import used_totals
+    from broker.app.home import open_storage
+    from broker.app.policies import home_policy
+    from broker.errors import PolicyError
+
+    none: dict[str, tuple[UsedTotal, ...]] = {one.grant.jti: () for one in sessions}
+    if settings.limits.url is not None or not sessions:
+        return none
+    try:
+        policy = home_policy(settings)
+    except PolicyError:
+        return none  # grants are listed whatever the documents on disk say
+    storage = open_storage(settings)
+    try:
+        return {
+            one.grant.jti: await used_totals(policy, storage.totals, one.grant) for one in sessions
+        }
+    finally:
+        await storage.close()
+
+
+def _row(session: Session, now: float, totals: Sequence[UsedTotal]) -> tuple[str, ...]:
     grant = session.grant
     return (
         grant.jti,
@@ -76,12 +106,12 @@ def _row(session: Session, now: float) -> tuple[str, ...]:
         _short(" ".join(grant.scopes)),
         _duration(now - grant.issued_at),
         _duration(grant.expires_at - now),
-        str(session.requests),
+        ", ".join((str(session.requests), *(f"{one.used} of {one.most}" for one in totals))),
         "-" if session.used_at is None else f"{_duration(now - session.used_at)} ago",
     )
 
 
-def _as_data(session: Session, now: float) -> dict[str, Any]:
+def _as_data(session: Session, now: float, totals: Sequence[UsedTotal]) -> dict[str, Any]:
     grant = session.grant
     return {
         "grant": grant.jti,
@@ -97,6 +127,7 @@ def _as_data(session: Session, now: float) -> dict[str, Any]:
         "left": round(grant.expires_at - now),
         "requests": session.requests,
         "used_at": session.used_at,
+        "totals": {one.name: {"used": one.used, "most": one.most} for one in totals},
     }
 
 

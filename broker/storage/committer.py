@@ -49,7 +49,10 @@ class _Job:
 
 
 class Committer:
-    """Run operations on a connection that it owns, in order, several to a commit."""
+    """Run operations on a connection that it owns, in order, several to a commit.
+
+    `explain` says what SQLite met, and what to do about it.
+    """
 
     def __init__(
         self,

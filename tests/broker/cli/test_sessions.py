@@ -87,3 +87,32 @@ def test_none(broker: Commands) -> None:
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert _duration(seconds) == shown
+
+
+def test_what_is_used_of_a_total(used: Commands) -> None:
+    (used.home / "policies" / "more.yaml").write_text(TOTALS)
+    storage = open_storage(load_settings(used.home))
+
+    async def count() -> None:
+        for _ in range(3):
+            await storage.totals.count([("scope/a.read/bot/root", 5)], time.time() + 900)
+        await storage.close()
+
+    asyncio.run(count())
+    totals = {one["grant"]: one["totals"] for one in used.ok("sessions", "--json").data}
+    expected = {"scope a.read: total 5": {"used": 3, "most": 5}}
+    assert totals == {"root": expected, "child": expected}
+    assert "7, 3 of 5" in used.ok("sessions").out
+    (used.home / "policies" / "more.yaml").write_text("no policy")
+    assert all(one["totals"] == {} for one in used.ok("sessions", "--json").data)
+
+
+TOTALS = """
+services:
+  a:
+    provider: http_api
+    base_url: https://a.example
+    credential: {type: bearer, secret: "env:A"}
+scopes:
+  a.read: {service: a, allow: ["GET /**"], limits: {total: 5}}
+"""

@@ -402,6 +402,25 @@ async def test_what_cannot_be_counted_is_not_sent(
     assert "canary-text" not in caplog.text
 
 
+async def test_a_defect_after_the_count_costs_one_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("canary-text")
+
+    counts = Failing(None)
+    counts.answer.set()
+    async with gateway_bench(tmp_path / "audit", counts=counts) as bench:
+        bench.load(limited("{concurrent: 1}"))
+        with monkeypatch.context() as broken:
+            broken.setattr("broker.gateway.record.Recorder.intend", fail)
+            response = await bench.call(b"GET", b"/api/x")
+            assert (response.status, response.error) == (500, "internal_error")
+        assert len(counts.given_back) == 1
+        assert (await bench.call(b"GET", b"/api/x")).status == 200
+    assert "canary-text" not in caplog.text
+
+
 async def test_without_anything_that_counts_limits_let_nothing_through(
     gateway: GatewayBench,
 ) -> None:
