@@ -10,6 +10,7 @@ from broker.audit.patterns import PRIVATE_KEY, SHAPE, kind_at
 from broker.errors import InvalidRequest
 from broker.policy.document import SECTIONS, is_name
 from broker.policy.merging import merge
+from broker.policy.references import KEPT, is_kept
 from broker.policy.source import Place
 from broker.policy.writing import entry_document, fields_by_place
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from broker.storage.base import KeptPolicy
 
     Key = tuple[str, str]
-
-ORIGIN: Final = "api"
-"""Where entries of the store are said to stand: `api:scopes/stripe.read`."""
 
 ANY_STATE: Final = "*"
 
@@ -63,7 +61,7 @@ class Finding:
 def documents_of(kept: KeptPolicy) -> tuple[Document, ...]:
     """Return the documents that the kept entries stand for, one each."""
     return tuple(
-        entry_document(ORIGIN, entry.section, entry.name, json.loads(entry.body))
+        entry_document(KEPT, entry.section, entry.name, json.loads(entry.body))
         for entry in kept.entries
     )
 
@@ -71,7 +69,7 @@ def documents_of(kept: KeptPolicy) -> tuple[Document, ...]:
 def edit_documents(edits: Iterable[Edit]) -> tuple[Document, ...]:
     """Return the documents that edits put in place, one each."""
     return tuple(
-        entry_document(ORIGIN, edit.section, edit.name, edit.body)
+        entry_document(KEPT, edit.section, edit.name, edit.body)
         for edit in edits
         if edit.body is not None
     )
@@ -83,16 +81,15 @@ def findings(problems: Iterable[Problem], documents: Iterable[Document]) -> tupl
     fields: dict[str, Mapping[tuple[int, int], tuple[str | int, ...]]] = {}
     found = []
     for problem in problems:
-        origin, _, key = problem.file.partition(":")
         document = by_name.get(problem.file)
-        if document is None or origin != ORIGIN:
+        if document is None or not is_kept(problem.file):
             place = f"{problem.file}:{problem.line}:{problem.column}"
             found.append(Finding(problem.message, None, None, "", place))
             continue
         if document.name not in fields:
             fields[document.name] = fields_by_place(document)
         path = fields[document.name].get((problem.line, problem.column), ())
-        section, _, name = key.partition("/")
+        section, _, name = problem.file.partition(":")[2].partition("/")
         found.append(Finding(problem.message, section, name, dotted(path), None))
     return tuple(found)
 
@@ -154,7 +151,7 @@ def secrets_in(edits: Iterable[Edit]) -> tuple[Problem, ...]:
         found = [(path, kind) for path, text in _texts(edit.body, ()) if (kind := _kind(text))]
         if not found:
             continue
-        document = entry_document(ORIGIN, edit.section, edit.name, edit.body)
+        document = entry_document(KEPT, edit.section, edit.name, edit.body)
         entry = merge((document,), [])[edit.section].get(edit.name)
         for path, kind in found:
             message = (

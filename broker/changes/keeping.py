@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.changes.edits import (
     ANY_STATE,
-    ORIGIN,
     Edit,
     canonical,
     findings,
@@ -26,6 +25,7 @@ from broker.changes.edits import (
 from broker.errors import PolicyConflict, PolicyError
 from broker.model import PolicyChange, PolicyEdit
 from broker.policy.merging import merge
+from broker.policy.references import KEPT
 from broker.policy.writing import entry_document
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from broker.storage.base import KeptPolicy, PolicyHistory
 
 _ATTEMPTS: Final = 20
+_JUDGED_AT_ONCE: Final = 2  # loading takes processor time from the gateway beside it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,7 @@ class KeptPolicies:
         self._history: Final = history
         self._judges: Final = judges
         self._changing: Final = asyncio.Lock()
+        self._judging: Final = asyncio.Semaphore(_JUDGED_AT_ONCE)
 
     async def judge(
         self, edits: Sequence[Edit], assumed: Mapping[str, frozenset[str]]
@@ -77,7 +79,8 @@ class KeptPolicies:
         """
         require_sound(edits)
         kept = await self._history.kept()
-        return await asyncio.to_thread(self._findings, kept, edits, assumed)
+        async with self._judging:
+            return await asyncio.to_thread(self._findings, kept, edits, assumed)
 
     async def change(
         self, edits: Sequence[Edit], *, by: str, comment: str | None, now: float
@@ -190,7 +193,7 @@ def _documents_after(kept: KeptPolicy, edits: Iterable[Edit]) -> tuple[Document,
         else:
             bodies[key_of(edit)] = edit.body
     return tuple(
-        entry_document(ORIGIN, section, name, body)
+        entry_document(KEPT, section, name, body)
         for (section, name), body in sorted(bodies.items(), key=lambda item: item[0])
     )
 

@@ -110,8 +110,8 @@ def export(
     """Print the policy as YAML that loads again, with where each entry is from."""
     from broker.app.backends import reference_check
     from broker.app.policies import home_policy, kept_policy
-    from broker.changes.edits import ORIGIN
     from broker.policy.merging import merge
+    from broker.policy.references import KEPT
     from broker.policy.writing import policy_text
     from broker.reload import read_policies
 
@@ -129,7 +129,7 @@ def export(
                 sections.setdefault(section, {})[name] = defined.node.plain()
                 remarks[section, name] = f"from {defined.place}"
     sections = {name: dict(sorted(entries.items())) for name, entries in sections.items()}
-    what = f"what {ORIGIN} keeps, version {kept.number}" if api_only else policy.version
+    what = f"what {KEPT} keeps, version {kept.number}" if api_only else policy.version
 
     def human() -> None:
         typer.echo(f"# {what}\n{policy_text(sections, remarks)}", nl=False)

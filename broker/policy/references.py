@@ -13,6 +13,30 @@ SCHEMES: Final = {
     "file": "file:<path>",
 }
 
+KEPT: Final = "api"
+"""Where entries that programs have set are said to stand: `api:scopes/stripe.read`."""
+
+_THIS_MACHINE: Final = frozenset({"env", "file"})
+
+
+def is_kept(place: str) -> bool:
+    """Say whether a document holds an entry that a program has set, and not a person in a file."""
+    return place.startswith(f"{KEPT}:")
+
+
+def check_kept_reference(reference: str) -> None:
+    """Raise `ConfigurationError` for a reference that may stand in policy files alone.
+
+    Files and variables of the broker's machine hold its own keys, too. Whoever may set policy from
+    elsewhere could otherwise have them sent to a service of their own.
+    """
+    scheme = reference.partition(":")[0]
+    if scheme in _THIS_MACHINE:
+        raise ConfigurationError(
+            f"{scheme}: leads to the broker's own machine, and may stand in policy files alone; "
+            "use vault: or embedded:"
+        )
+
 
 def check_reference(reference: str) -> None:
     """Raise `ConfigurationError` unless the reference's scheme is known and something follows.

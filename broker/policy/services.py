@@ -8,6 +8,7 @@ from broker.errors import ConfigurationError
 from broker.model import Service
 from broker.policy.diagnosis import unknown, validated
 from broker.policy.document import ServiceFields
+from broker.policy.references import check_kept_reference, is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from broker.policy.source import Node
     from providers.base import Plugin
 
+_PUBLIC_FILES: Final = frozenset({"ca_file"})
 _COMMON: Final = frozenset(ServiceFields.model_fields)
 
 
@@ -65,6 +67,9 @@ def build_service(
         problems.append(entry.place.problem(f"{what}: {error}"))
         return None
     problems.extend(_reference_problems(own, what, secrets, check_reference))
+    if is_kept(entry.place.file):
+        problems.extend(_reference_problems(own, what, secrets, check_kept_reference))
+        problems.extend(_file_problems(own, what))
     if upstream is not None and not plugin.http_rules:
         # A credential is injected only where the rules of its own scopes are enforced.
         message = (
@@ -94,3 +99,18 @@ def _reference_problems(
             check_reference(secret)
         except ConfigurationError as error:
             yield node.place_of_text(secret).problem(f"{what}: {error}")
+
+
+def _file_problems(node: Node, what: str) -> Iterator[Problem]:
+    """Yield the fields that name a file whose content is sent somewhere, such as `token_file`."""
+    if isinstance(node.value, tuple):
+        for child in node.value:
+            yield from _file_problems(child, what)
+    elif isinstance(node.value, dict):
+        for name, child in node.value.items():
+            if name.endswith("_file") and name not in _PUBLIC_FILES:
+                yield node.keys[name].problem(
+                    f"{what}, {name}: names a file of the broker's own machine, and may stand in "
+                    "policy files alone"
+                )
+            yield from _file_problems(child, what)

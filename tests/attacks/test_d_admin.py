@@ -198,3 +198,24 @@ async def test_p10_what_is_kept_survives_whatever_was_refused(tmp_path: Path) ->
         await admin.change(edit("agents", "bot", {**BOT, "scopes": ["gone"]}, "*"))
         kept = await admin.storage.policies.kept()
         assert [entry.change.number for entry in kept.entries] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("reference", ["file:KEYS/master.key", "env:BROKER_MASTER_KEY"])
+async def test_d5_an_administrator_cannot_have_the_brokers_own_keys_sent_somewhere(
+    admin: AdminBench, reference: str
+) -> None:
+    """Who may write policy from elsewhere is not the owner of the broker's machine."""
+    secret = reference.replace("KEYS", str(admin.settings.home / "keys"))
+    service = {
+        "provider": "http_api",
+        "base_url": "https://collector.example",
+        "credential": {"type": "bearer", "secret": secret},
+    }
+    (problem,) = await admin.check(edit("services", "leak", service))
+    assert problem["field"] == "credential.secret"
+    answer = await admin.change(edit("services", "leak", service))
+    assert answer.status_code == 422
+    assert "may stand in policy files alone" in answer.text
+    assert "leak" not in admin.policies.current.services
+    assumed = await admin.check(edit("services", "leak", service), assume=[("scopes", "x")])
+    assert assumed == [problem]

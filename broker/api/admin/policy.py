@@ -21,10 +21,11 @@ from broker.api.admin.shapes import (
     read_json,
 )
 from broker.api.problems import problem
-from broker.changes.edits import ORIGIN, documents_of, edit_documents, findings
+from broker.changes.edits import documents_of, edit_documents, findings
 from broker.errors import InvalidRequest, PolicyError
 from broker.policy.document import SECTIONS
 from broker.policy.merging import merge
+from broker.policy.references import is_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -152,7 +153,7 @@ class PolicyPages:
 
     def _entries(self, kept: KeptPolicy, section: str) -> list[dict[str, Any]]:
         _, documents = self._in_force()
-        files = [one for one in documents if not one.name.startswith(f"{ORIGIN}:")]
+        files = [one for one in documents if not is_kept(one.name)]
         return [
             *(entry_data(entry) for entry in kept.entries if entry.section == section),
             *(file_entry_data(section, entry) for entry in merge(files, [])[section].values()),

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from broker.errors import ConfigurationError
-from broker.policy.references import check_reference
+from broker.policy.references import check_kept_reference, check_reference, is_kept
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,18 @@ def test_refuses_all_else_without_repeating_it(reference: str) -> None:
 def test_names_the_nearest_scheme() -> None:
     with pytest.raises(ConfigurationError, match="did you mean 'embedded'"):
         check_reference("embeded:stripe")
+
+
+def test_what_programs_set_refers_to_no_file_and_no_variable() -> None:
+    for reference in ("vault:kv/stripe#key", "embedded:stripe"):
+        check_kept_reference(reference)
+    for reference in ("env:BROKER_MASTER_KEY", "file:/run/key"):
+        with pytest.raises(ConfigurationError, match="policy files alone") as refusal:
+            check_kept_reference(reference)
+        assert reference not in str(refusal.value)
+
+
+def test_what_programs_set_is_known_by_its_place() -> None:
+    assert is_kept("api:services/stripe")
+    assert not is_kept("/etc/broker/policies/api.yaml")
+    assert not is_kept("policies/api:x.yaml")

@@ -108,3 +108,24 @@ def test_a_plugin_that_does_not_load_is_told_where_it_is_named() -> None:
 
     with pytest.raises(PolicyError, match=r"a\.yaml:2:21: service 'cloud': provider 'cloud' cann"):
         load_policy([Document("a.yaml", CLOUD_SCOPE)], plugins=Broken(cloud=PLUGIN))  # type: ignore[arg-type]
+
+
+BEARER = "{provider: http_api, base_url: 'https://a.example', credential: CREDENTIAL}"
+FEDERATED = """{provider: aws_sts, role_arn: "arn:aws:iam::123456789012:role/a", region: eu-west-1,
+  credentials: {type: web_identity, role_arn: "arn:aws:iam::123456789012:role/b",
+  token_file: /srv/keys/master.key}}"""
+
+
+@pytest.mark.parametrize(
+    ("service", "told"),
+    [
+        (BEARER.replace("CREDENTIAL", "{type: bearer, secret: 'file:/srv/master.key'}"), "file: "),
+        (BEARER.replace("CREDENTIAL", "{type: bearer, secret: 'env:BROKER_KEY'}"), "env: "),
+        (FEDERATED, "token_file: "),
+    ],
+)
+def test_what_programs_set_leads_to_no_file_of_the_brokers_machine(service: str, told: str) -> None:
+    text = f"services: {{a: {service}}}"
+    with pytest.raises(PolicyError, match=f"{told}.*may stand in policy files alone"):
+        load_policy([Document("api:services/a", text)])
+    assert "a" in load_policy([Document("/etc/policies/a.yaml", text)]).services
