@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import signal
 import string
+import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -36,10 +40,16 @@ KINDS: tuple[dict[str, Any], ...] = (
     {"type": "template", "header": "X-Auth", "value": "id=1 key={k}"},
 )
 SPOILT = "spoilt"
+NOBODY = 65534
+READ_ALL = """
+find "/proc/$0" -type f 2>/dev/null | while read -r file; do
+  head -c 1 "$file" >/dev/null 2>&1 && echo "$file" && cat "$file" 2>/dev/null
+done
+true
+"""
 
 if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 
 class Search:
@@ -103,12 +113,15 @@ async def test_no_canary_comes_out(tmp_path: Path) -> None:
     async with recording_upstream() as upstream:
         upstream.answer = Echo(random)
         home.policy(policy(upstream.port, references))
-        with serving(
-            [sys.executable, "-m", "tests.attacks.faulty_broker", "serve"],
-            lambda: ready(home),
-            directory=tmp_path / "broker",
-            environment={**home.environment, "PYTHONPATH": str(ROOT)},
-        ) as process:
+        with (
+            cores_allowed(),
+            serving(
+                [sys.executable, "-m", "tests.attacks.faulty_broker", "serve"],
+                lambda: ready(home),
+                directory=tmp_path / "broker",
+                environment={**home.environment, "PYTHONPATH": str(ROOT)},
+            ) as process,
+        ):
             tokens = [
                 (name, home.run("token", "--scope", f"{name}.all", "--ttl", "1h").strip())
                 for name in references
@@ -121,10 +134,12 @@ async def test_no_canary_comes_out(tmp_path: Path) -> None:
             )
             await storm.run(REQUESTS)
             look_at_process(process, search)
+            look_as_another_user(process, search)
             for page in ("/readyz", "/.well-known/jwks.json"):
                 search(get(home, page), page)
             metrics = get(home, "/metrics")
             search(metrics, "/metrics")
+            die(process)
     for path in (tmp_path / "broker").rglob("*"):
         if path.is_file() and path.suffix != ".key":
             search(path.read_bytes(), str(path.relative_to(tmp_path)))
@@ -154,6 +169,42 @@ def ready(home: BrokerHome) -> bool:
         return httpx.get(home.control_url + "/readyz", trust_env=False).is_success
     except httpx.TransportError:
         return False
+
+
+def look_as_another_user(process: subprocess.Popen[bytes], search: Search) -> None:
+    """Search all of `/proc` about the broker that somebody else on the machine can read."""
+    if os.geteuid() != 0:
+        return  # nobody can look as another user; CI can
+    read = subprocess.run(
+        ["/bin/sh", "-c", READ_ALL, str(process.pid)],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=(),
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    assert b"/proc/%d/cmdline" % process.pid in read.stdout, "it has looked"
+    for forbidden in (b"/environ", b"/mem\n", b"/maps", b"/fd/"):
+        assert b"/proc/%d%b" % (process.pid, forbidden) not in read.stdout
+    search(read.stdout, "/proc, as another user sees it")
+
+
+def die(process: subprocess.Popen[bytes]) -> None:
+    """Have the broker die as by a defect in native code; the search of its folder finds a core."""
+    process.send_signal(signal.SIGSEGV)
+    assert process.wait(60) == -signal.SIGSEGV
+
+
+@contextmanager
+def cores_allowed() -> Iterator[None]:
+    """Let programs that are started meanwhile leave cores as large as they like."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    resource.setrlimit(resource.RLIMIT_CORE, (before[1], before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 def look_at_process(process: subprocess.Popen[bytes], search: Search) -> None:
