@@ -18,20 +18,23 @@ import httpx
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from providers.aws_sts import PLUGIN
 from providers.aws_sts.api import Api
+from providers.aws_sts.session import PARTS
 from providers.aws_sts.signer import SessionSigner
 from providers.aws_sts.sigv4 import Clock, Keys
-from providers.base import Secret
+from providers.base import CredentialRequest, Dependencies, Mints, Secret
 from providers.signing import Outgoing
 from tests.components.moto import AccessKey
 from tests.components.radosgw import REGION
+from tests.fakes.iam import allows
 from tests.integration.running_broker import BrokerHome, RunningBroker, running_broker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from mypy_boto3_s3 import S3Client
@@ -299,3 +302,85 @@ def test_a_clock_that_is_off_is_told_by_the_server(
     answer = httpx.get(f"{site.ceph.url}{path}", headers=headers, trust_env=False)
     assert answer.is_success is taken
     assert ("RequestTimeTooSkewed" in answer.text) is not taken
+
+
+STATEMENTS: Final = st.fixed_dictionaries(
+    {
+        "effect": st.sampled_from(["Allow", "Allow", "Deny"]),
+        "actions": st.lists(
+            st.sampled_from(["s3:GetObject", "s3:Get*", "s3:PutObject", "s3:ListBucket", "s3:*"]),
+            min_size=1,
+            max_size=2,
+        ),
+        "resources": st.lists(
+            st.sampled_from(["", "/*", "/coder/*", "/other/*", "/*/report", "/coder/repor?"]),
+            min_size=1,
+            max_size=2,
+        ),
+    }
+)
+
+
+class Stored:
+    """The owner's keys, as a secret backend holds them."""
+
+    def __init__(self, owner: AccessKey) -> None:
+        self._values = {"embedded:id": owner.id, "embedded:key": owner.secret}
+
+    async def read(self, reference: str) -> Secret:
+        return Secret(self._values[reference].encode())
+
+
+async def _session(ceph: Radosgw, scope: dict[str, Any]) -> tuple[AccessKey, str]:
+    """Return a session minted for a scope, and the policy that it was minted with."""
+    service = {
+        "role_arn": ceph.role,
+        "region": REGION,
+        "endpoint_url": ceph.url,
+        "insecure_http": True,
+        "credentials": {
+            "type": "keys",
+            "access_key_id": "embedded:id",
+            "secret_access_key": "embedded:key",
+        },
+    }
+    constraints = PLUGIN.scope_model.model_validate(scope)
+    asked = CredentialRequest("ceph", "coder", "grant-1", "any", None, 900, constraints)
+    dependencies = Dependencies(Stored(ceph.owner), lambda: None, time.time)
+    provider = PLUGIN.build(PLUGIN.service_model.model_validate(service), dependencies)
+    assert isinstance(provider, Mints)
+    fields = (await provider.mint(asked)).fields
+    parts = (fields[name].reveal().decode() for name in PARTS)
+    return AccessKey(*parts), constraints.policy(None)
+
+
+@settings(max_examples=20)
+@given(statements=st.lists(STATEMENTS, min_size=1, max_size=3))
+async def test_no_session_of_any_policy_may_do_more_than_its_scope_says(
+    *, site: Site, statements: list[dict[str, Any]]
+) -> None:
+    place = f"arn:aws:s3:::{site.bucket}"
+    written = [
+        one | {"resources": [place + resource for resource in one["resources"]]}
+        for one in statements
+    ]
+    assume(any(one["effect"] == "Allow" for one in written))
+    key, sent = await _session(site.ceph, {"session_policy": written})
+    s3 = site.ceph.s3(key)
+    for name in ("coder/report", "other/report"):
+        told = _status(lambda: s3.head_object(Bucket=site.bucket, Key=name))  # noqa: B023
+        assert (told == HTTPStatus.OK) == allows(sent, "s3:GetObject", f"{place}/{name}", 0)
+        put = _status(lambda: s3.put_object(Bucket=site.bucket, Key=f"{name}.new"))  # noqa: B023
+        assert (put == HTTPStatus.OK) == allows(sent, "s3:PutObject", f"{place}/{name}.new", 0)
+    listed = _status(lambda: s3.list_objects_v2(Bucket=site.bucket))
+    assert (listed == HTTPStatus.OK) <= allows(sent, "s3:ListBucket", place, 0)
+
+
+def _status(call: Callable[[], Any]) -> int:
+    try:
+        answer = call()
+    except ClientError as error:
+        answer = error.response
+    status: int = answer["ResponseMetadata"]["HTTPStatusCode"]
+    assert status in {HTTPStatus.OK, HTTPStatus.FORBIDDEN}
+    return status
