@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from broker.gateway.framing import LAST_CHUNK, chunk
 from broker.gateway.trailers import last_chunk
@@ -51,6 +51,7 @@ class Upload:
         "_buffer",
         "_chunked",
         "_coder",
+        "_digest",
         "_expects",
         "_passing",
         "_source",
@@ -79,6 +80,7 @@ class Upload:
         self._chunked = chunked
         self._buffer = buffer
         self._coder: BodyCoder | None = None
+        self._digest: Any = None  # hashlib gives its type no public name
         self._waiting: list[bytes] = []
         self._upstream: UpstreamConnection | None = None
         self._passing: Passing | None = None
@@ -97,6 +99,8 @@ class Upload:
             self._write(self._upstream, content)
             return
         self._waiting.append(content)
+        if self._digest is not None:
+            self._digest.update(content)
         if self.size > self._buffer:
             self._source.hold()
 
@@ -113,15 +117,16 @@ class Upload:
         self.room = room
         self._chunked = False
         self._buffer = self.most = most
+        self._digest = sha256(b"".join(self._waiting))
         self._welcome()
         self._source.release()
 
     def digest(self) -> bytes:
-        """Return the SHA-256 of what waits, in hex."""
-        digest = sha256()
-        for content in self._waiting:
-            digest.update(content)
-        return digest.hexdigest().encode()
+        """Return the SHA-256, in hex, of a body that has been collected."""
+        if self._digest is None:
+            raise RuntimeError("nobody has asked for the whole body")
+        digest: bytes = self._digest.hexdigest().encode()
+        return digest
 
     def after(self, head: bytes) -> bytes:
         """Return `head` and behind it what waits of the body, if that is little.

@@ -44,6 +44,7 @@ _log: Final = logging.getLogger(__name__)
 
 _SESSION_NAME: Final = re.compile(r"[A-Za-z0-9_+=,.@-]{2,64}")
 _UNFIT_IN_NAME: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]+")
+_PART: Final = re.compile(rb"[!-~]{1,8192}")
 _CODE: Final = re.compile(r"[A-Za-z0-9.]{1,64}")
 
 _OWN_KEYS: Final = "the broker's own AWS credentials are wrong or have expired"
@@ -110,6 +111,8 @@ class AwsSts:
         if api is None:
             raise ProviderError("the service does not say which api its sessions sign for")
         key_id, secret, token = (minted.fields[name] for name in PARTS)
+        if not all(_PART.fullmatch(part.reveal()) for part in (key_id, secret, token)):
+            raise ProviderError("AWS STS gave a session that no request can be signed with")
         keys = Keys(key_id.reveal(), secret, token.reveal())
         copies = scope.copy_source
         signer = SessionSigner(keys, api, self._config.region, self._stamps, copies=copies)

@@ -84,6 +84,8 @@ class SessionSigner:
             return False
         word = _said(request)
         if word is None:
+            if self._s3 and self._tls and self._in_query:
+                return False
             whole = request.length is None or request.length <= most
             return whole or not (self._s3 and self._tls)
         return word == UNSIGNED and not self._tls
@@ -95,7 +97,9 @@ class SessionSigner:
         payload = self._payload(request, word)
         at = self._clock()
         own: list[tuple[bytes, bytes]] = []
-        if self._s3 or word is not None:
+        if self._in_query and self._s3 and self._tls and word is None:
+            payload = UNSIGNED  # which S3 takes it for where nothing is said
+        elif self._s3 or word is not None:
             own.append((_DIGEST, payload))
         if self._in_query:
             fields = (*_signed(request), *own)

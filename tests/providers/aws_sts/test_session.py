@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -527,6 +528,19 @@ class TestPresent:
             else:
                 with pytest.raises(Unsignable):
                     signer.sign(asked)
+
+    @pytest.mark.parametrize("part", ["AccessKeyId", "SecretAccessKey", "SessionToken"])
+    @pytest.mark.parametrize("value", [b"", b"a b", b"a\r\nHost: evil", b"\xc3\xa9", b"x" * 9000])
+    async def test_what_would_not_stay_in_its_place_signs_nothing(
+        self, part: str, value: bytes
+    ) -> None:
+        with answering() as sts:
+            made = provider(sts.url, api=self.API)
+            minted = await mint(made)
+        assert isinstance(made, Presents)
+        spoiled = replace(minted, fields={**minted.fields, part: Secret(value)})
+        with pytest.raises(ProviderError, match="no request can be signed"):
+            made.present(spoiled, request())
 
     async def test_a_service_without_an_api_signs_nothing(self) -> None:
         with answering() as sts:

@@ -105,6 +105,16 @@ class TestQuery:
         assert b"&X-Amz-Expires=60&X-Amz-SignedHeaders=host&" in made.query
         assert b"&X-Amz-Security-Token=a-token&X-Amz-Signature=" in made.query
 
+    def test_s3_takes_a_body_for_unsigned_of_which_nothing_is_said(self) -> None:
+        made = signer(signature="query")
+        for length in (0, 4, MOST + 1, None):
+            asked = request(length=length)
+            assert not made.wants_body(asked, MOST)
+            assert not made.sign(asked).headers
+        assert dict(made.sign(request(**said(DIGEST))).headers) == {SHA: DIGEST}
+        plain = signer(signature="query", tls=False)
+        assert plain.wants_body(request(length=4), MOST)
+
     def test_chunks_cannot_be_signed_there(self) -> None:
         asked = request(**said(b"STREAMING-AWS4-HMAC-SHA256-PAYLOAD"))
         assert "in the query" in refused(signer(signature="query"), asked)
