@@ -196,7 +196,7 @@ def as_implemented(scopes: list[Scope], method: str, path: bytes) -> str:
     return "allow" if isinstance(decision, Allow) else "deny"
 
 
-@settings(max_examples=1500)
+@settings(max_examples=800)
 @given(policies, methods, raw_paths)
 def test_p1_the_matcher_is_what_a_plain_model_says(
     scopes: list[Scope], method: str, path: bytes
@@ -217,7 +217,7 @@ def allows_as_seen(scope: Scope, method: str, seen: list[str], name: str) -> boo
     return allowed and not any(meant(rule, []) for rule in scope.deny)
 
 
-@settings(max_examples=700)
+@settings(max_examples=400)
 @given(policies, methods, raw_paths)
 def test_p1_what_is_allowed_means_the_same_after_normalising(
     scopes: list[Scope], method: str, path: bytes
