@@ -164,6 +164,22 @@ class TestBodies:
             assert aws.whole_bodies == 0
             assert not aws.requests
 
+    @pytest.mark.parametrize(("action", "status"), [(b"Publish", 200), (b"DeleteTopic", 403)])
+    async def test_one_that_policy_has_judged_is_the_one_that_is_signed(
+        self, aws: AwsBench, action: bytes, status: int
+    ) -> None:
+        body = b"Action=%b&Message=hello" % action
+        lines = (b"Content-Type: application/x-www-form-urlencoded",)
+        token = aws.gateway.token("other.publish")
+        answer = await aws.gateway.call(b"POST", b"/other/", *lines, body=body, token=token)
+        assert answer.status == status
+        if status == 200:
+            assert aws.last.body == body
+            assert_signed(aws.last, s3=False)
+        else:
+            assert not aws.requests
+        assert aws.whole_bodies == 0
+
 
 class TestAnswers:
     @pytest.mark.parametrize("form", ["SECRET", "TOKEN"])
