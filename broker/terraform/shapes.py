@@ -121,6 +121,7 @@ def _fitting(field: Field, value: Any) -> Any:
 
 
 _DESCRIPTION: Final = Field("description", String(), "For people.")
+_LIMITS: Final = Field("limits", Dynamic(), "How much may be used: `rate`, `total`, ...")
 _MAX_TTL: Final = Field("max_ttl", String(), "The longest life of a task token, such as 15m.")
 
 SHAPES: Final = (
@@ -162,11 +163,14 @@ SHAPES: Final = (
             Field("allow", List(String()), "Rules such as `GET /v1/**`."),
             Field("deny", List(String()), "Rules that are looked at first."),
             Field("query", Dynamic(), "What query parameters may be."),
+            Field("body", Dynamic(), "What bodies of requests may hold."),
             Field("delivery", List(String()), "proxy, credential, or both."),
+            Field("registries", List(String()), "For which container registries it is."),
             _MAX_TTL,
             Field("reason", String(), "required or optional."),
             Field("risk", String(), "medium or high."),
             Field("websocket", Bool(), "Whether websockets are let through."),
+            _LIMITS,
             _DESCRIPTION,
         ),
     ),
@@ -183,6 +187,7 @@ SHAPES: Final = (
             ),
             Field("scopes", List(String()), "What it may ask for.", required=True),
             _MAX_TTL,
+            _LIMITS,
             _DESCRIPTION,
         ),
     ),

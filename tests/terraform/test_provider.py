@@ -64,6 +64,7 @@ resource "broker_scope" "read" {
   deny    = ["* /v1/refunds/**"]
   query   = { limit = [1, 10, { glob = "2*" }] }
   max_ttl = "15m"
+  limits  = { rate = "30/minute", concurrent = 4 }
 }
 
 resource "broker_agent" "bot" {
@@ -196,6 +197,7 @@ def test_plan_apply_and_change(site: Site, tmp_path: Path) -> None:
         "deny": ["* /v1/refunds/**"],
         "query": {"limit": [1, 10, {"glob": "2*"}]},
         "max_ttl": "15m",
+        "limits": {"rate": "30/minute", "concurrent": 4},
     }
     agent = site.entry("agents", "bot")
     assert agent["body"]["trust"][0]["claims"] == {"repository_id": "1", "protected": True}

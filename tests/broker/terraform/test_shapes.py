@@ -45,7 +45,7 @@ def test_typed_fields_are_fields_of_policy(section: str, model: Any) -> None:
 
 @given(
     st.dictionaries(
-        st.sampled_from(["service", "allow", "max_ttl", "repositories", "permissions", "limits"]),
+        st.sampled_from(["service", "allow", "max_ttl", "repositories", "permissions", "channel"]),
         st.sampled_from(["a", "15m", "x"]),
     )
 )
