@@ -10,6 +10,7 @@ import pytest
 
 from broker.gateway.limits import GatewayLimits
 from tests.fakes.gateway import AGENT, gateway_bench, service
+from tests.fakes.limited import opened_counts
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -352,3 +353,18 @@ async def test_p8_the_query_judged_is_the_query_sent(judged: GatewayBench) -> No
         response = await judged.call(b"GET", b"/api/v1/search?" + query, token=judged.token(*ALL))
         assert response.status == 200
         assert judged.upstream.last.target == b"/v1/search?" + query
+
+
+@pytest.mark.parametrize("way", ["memory", "local"])
+async def test_p7_a_judged_request_counts_against_its_limits(tmp_path: Path, way: str) -> None:
+    limited = POLICY.replace("  refund:\n", "  refund:\n    limits: {rate: 2/hour}\n")
+    assert limited != POLICY
+    async with (
+        opened_counts(way, tmp_path, "") as counts,
+        gateway_bench(tmp_path / "audit", text=limited, counts=counts) as bench,
+    ):
+        bad = await post(bench, b'{"amount": 9999, "charge": "ch_1"}', JSON)
+        assert bad.status == 403  # which is not counted, for it was not allowed
+        statuses = [(await post(bench, GOOD, JSON)).status for _ in range(3)]
+        assert statuses == [200, 200, 429]
+        assert [request.body for request in bench.upstream.requests] == [GOOD, GOOD]
