@@ -345,3 +345,38 @@ async def test_a_refusal_that_cannot_be_recorded_is_not_explained(
     monkeypatch.setattr("broker.gateway.record.Recorder.reject", lambda *_: False)
     response = await gateway.call(b"GET", b"/api/admin/x")
     assert (response.status, response.error) == (503, "audit_unavailable")
+
+
+@pytest.mark.parametrize("who", ["agent", "service", "both"])
+async def test_a_close_in_the_midst_of_a_pipeline_ends_it(gateway: GatewayBench, who: str) -> None:
+    """What was sent behind the last request is not looked at; a service's close is its own."""
+    lines = (b"Connection: close",) if who != "service" else ()
+    if who != "agent":
+        gateway.upstream.answer = reply(b"ok", "200 OK", b"Connection: close")
+    requests = gateway.head(b"GET", b"/api/1")
+    requests += gateway.head(b"GET", b"/api/2", *lines)
+    requests += gateway.head(b"POST", b"/api/3")
+    async with gateway.connect() as wire:
+        await wire.send(requests)
+        for number in (1, 2) if lines else (1, 2, 3):
+            response = await wire.response()
+            assert response.status == 200
+            assert response.one(b"connection") == (b"close" if lines and number == 2 else None)
+        if lines:
+            assert await wire.closed()
+    assert len(gateway.upstream.requests) == (2 if lines else 3)
+
+
+async def test_a_refusal_in_the_midst_of_a_pipeline_leaves_the_rest(gateway: GatewayBench) -> None:
+    requests = gateway.head(b"GET", b"/api/1") + gateway.head(b"GET", b"/api/admin/2")
+    requests += gateway.head(b"POST", b"/api/admin/3", b"Content-Length: 3") + b"abc"
+    requests += gateway.head(b"HEAD", b"/api/4") + gateway.head(b"GET", b"/api/5")
+    gateway.upstream.answer = echo
+    async with gateway.connect() as wire:
+        await wire.send(requests)
+        assert (await wire.response()).body == b"/1 "
+        assert (await wire.response()).error == "policy_denied"
+        assert (await wire.response()).error == "policy_denied"
+        assert (await wire.response(b"HEAD")).status == 200
+        assert (await wire.response()).status == 200
+    assert [one.target for one in gateway.upstream.requests] == [b"/1", b"/4", b"/5"]
