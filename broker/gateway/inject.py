@@ -229,7 +229,7 @@ def _forwarded(fields: RequestFields, removal: Removal) -> _Fields:
     pairs = (
         pair
         for field in fields.fields
-        if field.key == b"cookie" and removal.cookies
+        if field.key == b"cookie" and removal.cookies and b"cookie" not in fields.options
         for pair in cookie_pairs(field.value)
     )
     kept = [b"%b=%b" % pair for pair in pairs if pair[0] not in removal.cookies]

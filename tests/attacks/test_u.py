@@ -40,6 +40,26 @@ async def test_u2_connection_cannot_remove_the_credential(
     assert credential.endswith(KEY.encode())
 
 
+async def test_u2_nor_a_cookie_nor_a_query_parameter_nor_the_answers_fields(
+    gateway: GatewayBench,
+) -> None:
+    named = (b"Connection: Cookie, Accept-Encoding, Via, Host", b"Cookie: a=b")
+    await gateway.call(b"GET", b"/cookie/x", *named)
+    assert gateway.upstream.last.all(b"cookie") == [b"session=" + KEY.encode()]
+    assert gateway.upstream.last.all(b"accept-encoding") == [b"identity"]
+    assert len(gateway.upstream.last.all(b"via")) == 1
+    await gateway.call(b"GET", b"/query/x?a=b", b"Connection: X")
+    assert gateway.upstream.last.target == b"/x?a=b&api_key=" + KEY.encode()
+    # What a service names is of its own connection, and frames nothing of the agent's.
+    gateway.upstream.answer = raw(
+        b"HTTP/1.1 200 OK\r\nConnection: Content-Length, X-Hop\r\nX-Hop: 1\r\n"
+        b"Content-Length: 2\r\n\r\nok"
+    )
+    response = await gateway.call(b"GET", b"/api/x")
+    assert (response.body, response.all(b"x-hop")) == (b"ok", [])
+    assert response.one(b"content-length") == b"2"
+
+
 async def test_u3_the_agents_own_credentials_are_removed(gateway: GatewayBench) -> None:
     token = gateway.token()
     mine = (b"X-Api-Key: " + MINE, b"Cookie: session=" + MINE, b"x_api_key: " + MINE)
@@ -287,6 +307,23 @@ async def test_u5_location_is_scrubbed(gateway: GatewayBench) -> None:
         answer = await gateway.talk(gateway.head(b"GET", b"/query/x", b"Connection: close"))
         assert KEY.encode() not in answer
         assert b"page=2" in answer
+
+
+@pytest.mark.parametrize("name", [b"Location", b"Content-Location", b"Set-Cookie", b"Refresh"])
+async def test_u5_no_field_that_leads_elsewhere_takes_the_key_along(
+    gateway: GatewayBench, name: bytes
+) -> None:
+    """Translated fields are looked at even where nothing else is; all others by scrubbing."""
+    line = b"%b: a=b; url=https://cdn.test/?key=%b" % (name, KEY.encode())
+    for scrub in ("on", "off"):
+        if scrub == "off" and name == b"Refresh":
+            continue  # a service that is not scrubbed may say what it likes
+        where = "base_url: http://127.0.0.1:PORT, insecure_http: true, allow_private: true"
+        gateway.load(policy_text(f"{where}, scrub: {scrub}"))
+        gateway.upstream.answer = reply(b"", "302 Found", line)
+        answer = await gateway.talk(gateway.head(b"GET", b"/api/x", b"Connection: close"))
+        assert answer.startswith(b"HTTP/1.1 302 ")
+        assert KEY.encode() not in answer
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """U12: bombs, slow agents and slow services, in both directions: constant memory, and deadlines.
 
-`GATEWAY_BODY` is how many MiB the long bodies have: 10240 for the figures in docs/performance.md.
+`GATEWAY_BODY` is how many MiB the long bodies have (10240 for the figures in docs/http.md),
+`GATEWAY_CROWD` how many agents are slow.
 """
 
 from __future__ import annotations
