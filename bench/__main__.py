@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 RESULTS: Final = Path(__file__).parent / "results"
 LATEST: Final = RESULTS / "latest.json"
+WHOLE_ROUNDS: Final = 3
+"""Rounds that a run must have for its figures to be kept: a median of fewer says little."""
+
 PARTIAL: Final = RESULTS / "partial.json"
 """Where a run of some measurements goes, so that the latest is always of one whole run."""
 
@@ -61,6 +64,7 @@ def main() -> int:
         return 1
     whole = (
         not figures["failed"]
+        and arguments.rounds >= WHOLE_ROUNDS
         and set(arguments.only) == set(SCENARIOS)
         and set(arguments.peers) == set(PEERS)
     )
