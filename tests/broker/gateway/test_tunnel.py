@@ -191,7 +191,7 @@ async def test_an_expired_grant_ends_its_websocket(gateway: GatewayBench) -> Non
                 await socket.send("tick")
                 await asyncio.sleep(0.01)
 
-    async with service(gateway, ticks), websocket(gateway, gateway.token(lifetime=2)) as socket:
+    async with service(gateway, ticks), websocket(gateway, gateway.token(lifetime=4)) as socket:
         assert await socket.recv() == "tick"
         await cut_short(socket)
     outcome = await last_outcome(gateway)
@@ -200,15 +200,15 @@ async def test_an_expired_grant_ends_its_websocket(gateway: GatewayBench) -> Non
 
 
 async def test_a_websocket_in_which_nothing_moves_is_closed(gateway: GatewayBench) -> None:
-    fields = f"{WHERE}, timeouts: {{idle: 300ms}}"
+    fields = f"{WHERE}, timeouts: {{idle: 1s}}"
     async with (
         service(gateway, fields=fields, ping_interval=None),
         websocket(gateway, ping_interval=None) as socket,
     ):
-        for _ in range(4):  # longer than the time-out, but for something every now and then
+        for _ in range(8):  # longer than the time-out, but for something every now and then
             await socket.send("x")
             assert await socket.recv() == "x"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
         await cut_short(socket)
     assert (await last_outcome(gateway))["detail"].startswith("upstream_timeout")
 
