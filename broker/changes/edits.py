@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.audit.patterns import PRIVATE_KEY, SHAPE, kind_at
-from broker.errors import InvalidRequest
+from broker.errors import InvalidRequest, StorageError
 from broker.policy.document import SECTIONS, is_name
 from broker.policy.merging import merge
 from broker.policy.references import KEPT, is_kept
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from broker.errors import Problem
+    from broker.model import PolicyEntry
     from broker.policy.source import Document
     from broker.storage.base import KeptPolicy
 
@@ -58,11 +59,21 @@ class Finding:
     place: str | None
 
 
+def body_of(entry: PolicyEntry) -> Any:
+    """Return what an entry says; raise `StorageError` if it is not what was once stored."""
+    try:
+        return json.loads(entry.body)
+    except ValueError:
+        raise StorageError(
+            f"the database holds no readable {entry.section}/{entry.name}: somebody has edited it, "
+            "or it is damaged; restore a backup"
+        ) from None
+
+
 def documents_of(kept: KeptPolicy) -> tuple[Document, ...]:
     """Return the documents that the kept entries stand for, one each."""
     return tuple(
-        entry_document(KEPT, entry.section, entry.name, json.loads(entry.body))
-        for entry in kept.entries
+        entry_document(KEPT, entry.section, entry.name, body_of(entry)) for entry in kept.entries
     )
 
 

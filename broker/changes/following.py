@@ -63,5 +63,9 @@ class PolicyFollower:
                 if not failing:
                     _log.error("changes to the policy cannot be read: %s", error)
                 failing = True
+            except Exception:  # noqa: BLE001 - a defect must not end this for good
+                if not failing:
+                    _log.exception("changes to the policy cannot be put in force")
+                failing = True
             else:
                 failing = False

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from broker.changes.edits import (
     ANY_STATE,
     Edit,
+    body_of,
     canonical,
     findings,
     key_of,
@@ -119,7 +120,7 @@ class KeptPolicies:
             there = new.get(key)
             if there is None or there.body != entry.body:
                 expected = there.etag if there is not None else None
-                edits.append(Edit(*key, json.loads(entry.body), expected))
+                edits.append(Edit(*key, body_of(entry), expected))
         comment = f"rollback to version {number}" + (f": {comment}" if comment else "")
         return await self.change(sorted(edits, key=key_of), by=by, comment=comment, now=now)
 
@@ -184,9 +185,7 @@ class KeptPolicies:
 
 
 def _documents_after(kept: KeptPolicy, edits: Iterable[Edit]) -> tuple[Document, ...]:
-    bodies: dict[Key, Any] = {
-        (entry.section, entry.name): json.loads(entry.body) for entry in kept.entries
-    }
+    bodies: dict[Key, Any] = {(entry.section, entry.name): body_of(entry) for entry in kept.entries}
     for edit in edits:
         if edit.body is None:
             bodies.pop(key_of(edit), None)

@@ -145,6 +145,30 @@ def test_a_token_that_is_revoked_is_refused_at_once(admin: Admin) -> None:
     assert admin.http.get("/self").status_code == 401
 
 
+def test_agents_cannot_reach_it_through_the_gateway(admin: Admin) -> None:
+    """Whatever policy says, and whoever wrote it (onecli#268)."""
+    service = {
+        "provider": "http_api",
+        "base_url": str(admin.http.base_url.copy_with(path="/")).rstrip("/"),
+        "insecure_http": True,
+        "allow_private": True,
+        "credential": {"type": "bearer", "secret": "embedded:orders"},
+    }
+    scope = {"service": "self", "allow": ["* /**"]}
+    agent = {"trust": [{"source": "local", "claims": {"sub": "late"}}], "scopes": ["self.all"]}
+    home = admin.served.home
+    home.run("agents", "enroll", "late", "--scope", "orders.read")
+    (home.path / "policies/agents/late.yaml").unlink()
+    made = [edit("services", "self", service), edit("scopes", "self.all", scope)]
+    wait_until(
+        lambda: admin.change(*made, edit("agents", "late", agent)).status_code == 200,
+        "the file to be gone",
+    )
+    answer = admin.served.call("GET", "/self/admin/v1/self", admin.served.token("self.all", "late"))
+    assert answer.status_code == 502
+    assert answer.headers["Broker-Error"] == "upstream_forbidden"
+
+
 def test_without_a_port_nothing_listens(served: Served) -> None:
     assert "admin API" not in served.log
     assert served.http.get(f"{served.home.control_url}/admin/v1/policy").status_code == 404

@@ -12,7 +12,7 @@ from broker.changes.edits import (
     require_sound,
     secrets_in,
 )
-from broker.errors import InvalidRequest, Problem
+from broker.errors import InvalidRequest, Problem, StorageError
 from broker.model import PolicyChange, PolicyEntry
 from broker.storage.base import KeptPolicy
 
@@ -110,3 +110,9 @@ def test_problems_are_told_by_entry_and_field_or_by_place() -> None:
 def test_paths_are_written_as_people_write_them() -> None:
     assert dotted(("trust", 0, "claims", "a.b")) == "trust[0].claims.a.b"
     assert dotted(()) == ""
+
+
+def test_a_body_that_is_damaged_is_told() -> None:
+    entry = PolicyEntry("scopes", "a", '{"x":', PolicyChange(0, "a", None, ()))
+    with pytest.raises(StorageError, match="no readable scopes/a"):
+        documents_of(KeptPolicy(1, (entry,)))
