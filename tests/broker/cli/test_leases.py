@@ -120,6 +120,6 @@ def test_what_nobody_can_revoke_is_shown_with_its_remaining_life(broker: Command
 
     asyncio.run(keep())
     _, told = broker.ok("leases").out.splitlines()
-    assert re.search(r"revoking\s+in [89]\d\ds\s", told)
+    assert re.search(r"unrevocable\s+in [89]\d\ds\s", told)
     (data,) = broker.ok("leases", "--json").data
     assert 800 < data["remaining"] <= 900
