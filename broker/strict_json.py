@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import math
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
@@ -98,7 +98,10 @@ def _decimal(digits: str) -> Decimal:
     _float(digits)
     if len(digits) > _DECIMAL_DIGITS:
         raise NotStrictJson(f"a number has more than {_DECIMAL_DIGITS} digits")
-    return Decimal(digits)
+    try:
+        return Decimal(digits)
+    except InvalidOperation:  # as for 1e-99999999999999999999, which is 0.0 as a float
+        raise NotStrictJson("the exponent of a number is too large") from None
 
 
 def _constant(name: str) -> NoReturn:

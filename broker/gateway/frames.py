@@ -8,6 +8,7 @@ bytes wait that may be the beginning of a secret.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.gateway.grammar import Malformed
@@ -47,14 +48,16 @@ class FrameScrubbing(Scrubbing):
     Raises `Malformed` for what is no frame of a service without extensions.
     """
 
-    __slots__ = ("_between", "_left", "_open", "_pending", "_waiting")
+    __slots__ = ("_between", "_left", "_open", "_passed", "_pending", "_waiting")
 
     def __init__(self, by: Scrubber) -> None:
         super().__init__(by)
         self._pending = b""  # the beginning of a frame whose head is cut
         self._left = 0  # bytes to come of the content of the current frame
         self._open = False  # whether the current message goes on after the current frame
-        self._waiting: list[tuple[int, bytes]] = []  # what stands where in the content held back
+        self._passed = 0  # how many bytes of content have been let through
+        # What stands where in all the content, of which some bytes are held back before it.
+        self._waiting: deque[tuple[int, bytes]] = deque()
         self._between = 0  # how many bytes these are
 
     def content(self, content: bytes, *, done: bool) -> bytes:
@@ -94,7 +97,7 @@ class FrameScrubbing(Scrubbing):
         self._open = not frame.final
         self._place(data[position:content], passed)
         self._left = frame.length
-        if not frame.length:
+        if not frame.length and frame.final:
             self._content(b"", passed)
 
     def _content(self, piece: bytes, passed: list[bytes]) -> None:
@@ -109,23 +112,18 @@ class FrameScrubbing(Scrubbing):
         self._between += len(between)
         if self._between > _MOST_BETWEEN:
             raise Malformed("too much stands between the fragments of a message")
-        self._waiting.append((len(self._held), between))
+        self._waiting.append((self._passed + len(self._held), between))
 
     def _weave(self, content: bytes, passed: list[bytes]) -> None:
         """Let content through, and with it what stands in it or at its end."""
-        if not self._waiting:
-            passed.append(content)
-            return
-        size, done, kept = len(content), 0, []
-        for place, between in self._waiting:
-            if place <= size:
-                passed += (content[done:place], between)
-                self._between -= len(between)
-                done = place
-            else:
-                kept.append((place - size, between))
-        passed.append(content[done:])
-        self._waiting = kept
+        start, done, waiting = self._passed, 0, self._waiting
+        self._passed = end = start + len(content)
+        while waiting and waiting[0][0] <= end:
+            place, between = waiting.popleft()
+            passed += (content[done : place - start], between)
+            self._between -= len(between)
+            done = place - start
+        passed.append(content[done:] if done else content)
 
 
 def _read(data: bytes, start: int) -> _Frame | None:

@@ -74,7 +74,6 @@ class Held:
         if self.over:
             return
         body = b"".join(self._parts)
-        self._let_go()
         request = self._pending.request
         content = content_of(request.fields, body)
         whole = Request(
@@ -84,7 +83,9 @@ class Held:
             request.fields.reframed(len(body)),
             request.size,
         )
+        # Let go only after the verdict: if a defect keeps us from one, `fail` still refuses it.
         verdict = self._works.authorization.decide_whole(whole, content)
+        self._let_go()
         if isinstance(verdict, Rejection):
             self._client.reject(verdict)
         else:

@@ -113,6 +113,7 @@ async def test_p7_chunks_are_put_together_and_sent_with_their_length(judged: Gat
         (b'{"amount": 50, "charge": "ch_1"}{}', "not JSON with one reading"),
         (b'{"amount": NaN, "charge": "ch_1"}', "not JSON with one reading"),
         (b'{"amount": 1e999, "charge": "ch_1"}', "not JSON with one reading"),
+        (b'{"amount": 1e-99999999999999999999, "charge": "ch_1"}', "not JSON with one reading"),
         (b"[" * 200, "not JSON with one reading"),
         (b"amount=50&charge=ch_1", "not JSON with one reading"),
         (b"\xef\xbb\xbf" + GOOD, "not JSON with one reading"),
@@ -132,6 +133,21 @@ async def test_p7_what_policy_does_not_allow_goes_nowhere(
     assert field in record["detail"]
     assert SECRET not in json.dumps(record)
     assert SECRET.encode() not in response.body
+
+
+async def test_p7_a_defect_in_judging_is_answered_and_on_record(
+    judged: GatewayBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ArithmeticError
+
+    monkeypatch.setattr("broker.policy.body.loads", broken)
+    async with asyncio.timeout(10):
+        response = await post(judged, GOOD, JSON)
+    assert (response.status, response.error) == (500, "internal_error")
+    assert not judged.upstream.requests
+    (record,) = await judged.records()
+    assert record["detail"].startswith("internal_error")
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,7 @@ def test_exact_numbers_are_the_decimals_that_are_written() -> None:
         Decimal(50),
         7,
     ]
-    for text in (b"1e400", b"-1e400", b"1." + b"0" * 50, b"NaN", b"1" * 21):
+    tiny = (b"1e-" + b"9" * 20, b"0e" + b"9" * 20)  # more than a Decimal's exponent can be
+    for text in (b"1e400", b"-1e400", b"1." + b"0" * 50, b"NaN", b"1" * 21, *tiny):
         with pytest.raises(NotStrictJson):
             loads(text, exact=True)

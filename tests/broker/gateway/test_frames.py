@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import base64
+import sys
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -10,9 +12,17 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import CLIENT, SERVER, Protocol
 
+from broker.gateway import frames
 from broker.gateway.frames import FrameScrubbing
 from broker.gateway.grammar import Malformed
 from broker.gateway.scrub import scrubber
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+    TraceFunction = Callable[[FrameType, str, Any], Any]
 
 SECRET = b"sk_live_canary_7f3a9c"
 STARS = b"*" * len(SECRET)
@@ -70,11 +80,11 @@ def test_a_secret_in_several_fragments_is_found_around_what_is_between() -> None
         ]
         for place in (0, len(parts[0]), len(parts[0]) + 5):
             out = scrubbed(b"".join(parts), place)
-            frames = messages(out)
-            kinds = [one.opcode for one in frames]
+            found = messages(out)
+            kinds = [one.opcode for one in found]
             assert kinds == [Opcode.TEXT, Opcode.PING, Opcode.CONT, Opcode.CONT, Opcode.TEXT]
-            assert [len(one.data) for one in frames] == [1 + cut, 11, 0, len(SECRET) - cut + 1, 4]
-            content = b"".join(bytes(one.data) for one in frames if one.opcode is not Opcode.PING)
+            assert [len(one.data) for one in found] == [1 + cut, 11, 0, len(SECRET) - cut + 1, 4]
+            content = b"".join(bytes(one.data) for one in found if one.opcode is not Opcode.PING)
             assert content == b"a" + STARS + b"z" + b"next"
 
 
@@ -147,6 +157,30 @@ def test_what_stands_between_fragments_is_bounded() -> None:
     scrubbing.content(pings, done=False)
     with pytest.raises(Malformed, match="too much"):
         scrubbing.content(pings, done=False)
+
+
+def test_empty_fragments_take_time_in_proportion_to_their_number() -> None:
+    def lines(number: int) -> int:
+        """Count the lines of code that many fragments take, while some content is held back."""
+        empty = frame(Opcode.CONT, b"", fin=False)
+        data = frame(Opcode.TEXT, SECRET[:9], fin=False) + empty * number
+        data += b"".join(frame(Opcode.CONT, bytes([one]), fin=False) for one in SECRET[9:-1])
+        scrubbing, run = FrameScrubbing(scrubber([SECRET])), 0
+
+        def count(at: FrameType, event: str, _: object) -> TraceFunction | None:
+            nonlocal run
+            run += event == "line"
+            return count if at.f_code.co_filename == frames.__file__ else None
+
+        before = sys.gettrace()
+        sys.settrace(count)
+        try:
+            scrubbing.content(data, done=False)
+        finally:
+            sys.settrace(before)
+        return run
+
+    assert 100 < lines(400) < 2.5 * lines(200)
 
 
 _PIECES = st.sampled_from([b"", b"s", b"sk_live", SECRET[:10], SECRET[10:], SECRET, b"xyz", b"9c"])
