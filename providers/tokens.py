@@ -161,14 +161,20 @@ def read_token(url: str, answer: Answer) -> Token:
             f"{LONGEST_LIFE} s; have the authorization server give shorter ones",
             untouched=False,
         )
-    scope, refresh = told.get("scope"), told.get("refresh_token")
-    usable = isinstance(refresh, str) and _TOKEN.fullmatch(refresh)
+    scope = told.get("scope")
     return Token(
         Secret(value.encode()),
         life,
         tuple(scope.split(" ")) if isinstance(scope, str) and scope else None,
-        Secret(refresh.encode()) if usable and isinstance(refresh, str) else None,
+        read_refresh_token(answer),
     )
+
+
+def read_refresh_token(answer: Answer) -> Secret | None:
+    """Return the refresh token of a good answer, whatever its access token is like; or None."""
+    told = answer.document.get("refresh_token") if answer.good else None
+    usable = isinstance(told, str) and _TOKEN.fullmatch(told)
+    return Secret(told.encode()) if usable and isinstance(told, str) else None
 
 
 def refused(url: str, answer: Answer) -> ProviderError:

@@ -30,7 +30,7 @@ from broker.policy.references import KEPT
 from broker.policy.writing import entry_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
     from broker.changes.edits import Finding, Key
     from broker.errors import Problem
@@ -95,10 +95,25 @@ class KeptPolicies:
             StorageError: it could not be stored.
         """
         require_sound(edits)
+
+        async def the_same(_kept: KeptPolicy) -> Sequence[Edit]:
+            return edits
+
+        return await self._change(the_same, by, comment, now)
+
+    async def _change(
+        self,
+        plan: Callable[[KeptPolicy], Awaitable[Sequence[Edit]]],
+        by: str,
+        comment: str | None,
+        now: float,
+    ) -> Changed:
+        """Make the edits that `plan` returns for what is kept, asked anew after each overtaking."""
         require_comment(comment)
         async with self._changing:  # one after the other here; other processes may be faster
             for _ in range(_ATTEMPTS):
                 kept = await self._history.kept()
+                edits = await plan(kept)
                 self._require_expected(kept, edits)
                 changed = await self._store(kept, edits, by, comment, now)
                 if changed is not None:
@@ -107,7 +122,15 @@ class KeptPolicies:
 
     async def rollback(self, number: int, *, by: str, comment: str | None, now: float) -> Changed:
         """Have all entries be as they were at version `number`; raises as `change` does."""
-        kept = await self._history.kept()
+        comment = f"rollback to version {number}" + (f": {comment}" if comment else "")
+
+        async def back(kept: KeptPolicy) -> Sequence[Edit]:
+            return await self._back(kept, number)
+
+        return await self._change(back, by, comment, now)
+
+    async def _back(self, kept: KeptPolicy, number: int) -> Sequence[Edit]:
+        """Return the edits that lead from what is kept to version `number`."""
         if number > kept.number:
             raise PolicyConflict(
                 "absent", f"there is no version {number} of the policy; the last is {kept.number}"
@@ -121,8 +144,7 @@ class KeptPolicies:
             if there is None or there.body != entry.body:
                 expected = there.etag if there is not None else None
                 edits.append(Edit(*key, body_of(entry), expected))
-        comment = f"rollback to version {number}" + (f": {comment}" if comment else "")
-        return await self.change(sorted(edits, key=key_of), by=by, comment=comment, now=now)
+        return sorted(edits, key=key_of)
 
     async def _store(
         self, kept: KeptPolicy, edits: Sequence[Edit], by: str, comment: str | None, now: float

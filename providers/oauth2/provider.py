@@ -16,14 +16,22 @@ from providers.oauth2.config import (
     PrivateKeyJwt,
     RefreshToken,
 )
-from providers.tokens import ASSERTION_TYPE, JWT_BEARER, Endpoints, assertion, read_token, refused
+from providers.tokens import (
+    ASSERTION_TYPE,
+    JWT_BEARER,
+    Endpoints,
+    assertion,
+    read_refresh_token,
+    read_token,
+    refused,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from providers.base import CredentialRequest, Dependencies
     from providers.state import SharedState
-    from providers.tokens import Token
+    from providers.tokens import Answer, Token
 
     Fields = dict[str, str | Secret | tuple[str, ...]]
 
@@ -51,7 +59,8 @@ class OAuth2(PresentsBearer):
         if isinstance(self._config.grant, RefreshToken):
             token = await self._refresh(self._config.grant, scope)
         else:
-            token = await self._ask(await self._grant(), scope)
+            answer = await self._ask(await self._grant(), scope)
+            token = read_token(self._config.token_url, answer)
         excess = _excess(token, scope)
         if excess is not None:
             raise ProviderError(
@@ -65,7 +74,7 @@ class OAuth2(PresentsBearer):
     def _handle(self, token: Secret) -> Mapping[str, str]:  # noqa: ARG002 - nothing can end it
         return {}
 
-    async def _ask(self, fields: Fields, scope: OAuth2Scope) -> Token:
+    async def _ask(self, fields: Fields, scope: OAuth2Scope) -> Answer:
         if scope.oauth_scopes is not None:
             fields["scope"] = " ".join(scope.oauth_scopes)
         if scope.audience is not None:
@@ -74,7 +83,7 @@ class OAuth2(PresentsBearer):
             fields["resource"] = scope.resource
         url = self._config.token_url
         basic = await self._authenticate(fields)
-        return read_token(url, await self._endpoints.form(url, fields, basic))
+        return await self._endpoints.form(url, fields, basic)
 
     async def _grant(self) -> Fields:
         grant = self._config.grant
@@ -127,12 +136,13 @@ class OAuth2(PresentsBearer):
         async with self._state.exclusive(f"oauth2 {config.token_url} {client}") as held:
             newest = _newest(held.value, first)
             fields: Fields = {"grant_type": "refresh_token", "refresh_token": newest}
-            token = await self._ask(fields, scope)
-            following = token.refresh_token
+            answer = await self._ask(fields, scope)
+            following = read_refresh_token(answer)
             if following is not None and following != newest:
-                # Before the token is used: the one before may be good for nothing by now.
+                # Before the access token is looked at: the one before may be good for nothing by
+                # now, even if that token is refused.
                 await held.keep(_kept(first, following))
-        return token
+        return read_token(config.token_url, answer)
 
 
 class RevocableOAuth2(OAuth2):

@@ -13,6 +13,7 @@ from tests.fakes.admin_bench import ALL, BOT, READ, STRIPE
 
 if TYPE_CHECKING:
     from broker.changes.keeping import Changed
+    from broker.storage.base import KeptPolicy
     from tests.fakes.admin_bench import AdminBench
 
 NOW = 2e9
@@ -177,6 +178,29 @@ async def test_rollback_makes_all_as_it_was(kept: KeptPolicies) -> None:
     assert (await kept.rollback(0, by="user:a", comment=None, now=NOW)).change is None
     with pytest.raises(PolicyConflict, match="no version 9"):
         await kept.rollback(9, by="user:a", comment=None, now=NOW)
+
+
+async def test_a_rollback_removes_what_another_process_adds_meanwhile(
+    kept: KeptPolicies, admin: AdminBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await make(kept, *edits(ALL[0]))
+    await make(kept, *edits(*ALL[1:]))
+    other = SqliteStorage(admin.settings.home / "broker.db")
+    beside = KeptPolicies(other.policies, admin.judges)
+    read = admin.storage.policies.kept
+
+    async def read_and_be_overtaken(number: int | None = None) -> KeptPolicy:
+        found = await read(number)
+        if number == 1 and await other.policies.number() == 2:
+            await make(beside, *edits(("services", "late", STRIPE)))
+        return found
+
+    monkeypatch.setattr(admin.storage.policies, "kept", read_and_be_overtaken)
+    back = await kept.rollback(1, by="admin:y", comment=None, now=NOW)
+    assert back.kept.number == 4
+    assert [(one.section, one.name) for one in back.kept.entries] == [("services", "stripe")]
+    assert "late" not in back.policy.services
+    await other.close()
 
 
 async def test_a_rollback_that_would_not_load_is_refused(

@@ -295,3 +295,22 @@ async def test_many_at_once_use_each_refresh_token_once(endpoint: Endpoint) -> N
     used = [sent.form["refresh_token"] for sent in endpoint.sent]
     assert used == [f"refresh-{number}" for number in range(10)]
     assert json.loads(next(iter(state.values.values())).reveal())["newest"] == "refresh-10"
+
+
+@pytest.mark.parametrize(
+    "unusable",
+    [{"expires_in": 10**6}, {"expires_in": None}, {"token_type": "DPoP"}, {"access_token": ""}],
+)
+async def test_the_next_refresh_token_outlives_an_access_token_that_is_refused(
+    endpoint: Endpoint, unusable: dict[str, Any]
+) -> None:
+    state = KeptState()
+    endpoint.say(200, {**token(refresh_token="refresh-1"), **unusable})
+    endpoint.say(200, token(refresh_token="refresh-2"))
+    fields: Any = {"grant": {"type": "refresh_token", "refresh_token": "env:FIRST"}}
+    one = of_endpoint(endpoint, state, **fields)
+    with pytest.raises(ProviderError):
+        await one.mint(request(READ))
+    assert (await one.mint(request(READ))).fields
+    used = [sent.form["refresh_token"] for sent in endpoint.sent]
+    assert used == ["refresh-0", "refresh-1"]
