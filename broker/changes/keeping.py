@@ -166,7 +166,11 @@ class KeptPolicies:
     def _findings(
         self, kept: KeptPolicy, edits: Sequence[Edit], assumed: Mapping[str, frozenset[str]]
     ) -> tuple[Finding, ...]:
-        documents = self._judges.files() + _documents_after(kept, edits)
+        try:
+            files = self._judges.files()
+        except PolicyError as error:  # what is wrong with a file is the answer
+            return findings(error.problems, ())
+        documents = files + _documents_after(kept, edits)
         return findings(secrets_in(edits) or self._problems(documents, assumed), documents)
 
     def _problems(

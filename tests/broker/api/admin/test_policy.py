@@ -138,3 +138,12 @@ async def test_history_and_rollback(admin: AdminBench) -> None:
 )
 async def test_pages_of_versions_are_asked_for_by_number(admin: AdminBench, query: str) -> None:
     assert (await admin.http.get(f"/policy/versions?{query}")).status_code == 400
+
+
+async def test_a_check_tells_of_a_policy_file_that_cannot_be_trusted(admin: AdminBench) -> None:
+    (admin.settings.policies / "own.yaml").chmod(0o666)
+    answer = await admin.http.post("/policy/check", json={"edits": [edit(*ALL[0])]})
+    assert answer.status_code == 200
+    data = answer.json()
+    assert not data["loads"]
+    assert "own.yaml" in data["problems"][0]["place"]
