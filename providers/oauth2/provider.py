@@ -133,7 +133,9 @@ class OAuth2(PresentsBearer):
         first = await self._secrets.read(grant.refresh_token)
         config = self._config
         client = "" if config.client is None else config.client.id
-        async with self._state.exclusive(f"oauth2 {config.token_url} {client}") as held:
+        # One client may act for several people, each with a refresh token of their own.
+        key = f"oauth2 {config.token_url} {client} {grant.refresh_token}"
+        async with self._state.exclusive(key) as held:
             newest = _newest(held.value, first)
             fields: Fields = {"grant_type": "refresh_token", "refresh_token": newest}
             answer = await self._ask(fields, scope)

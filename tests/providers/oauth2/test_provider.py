@@ -196,7 +196,7 @@ class TestRefresh:
         endpoint.say(200, token(refresh_token="refresh-1"))
         await of_endpoint(endpoint, state, **self.FIELDS).mint(request(READ))
         (key,) = state.values
-        assert key == f"oauth2 {endpoint.url}/token crm"
+        assert key == f"oauth2 {endpoint.url}/token crm env:FIRST"
         assert "refresh" not in key
 
 
@@ -314,3 +314,28 @@ async def test_the_next_refresh_token_outlives_an_access_token_that_is_refused(
     assert (await one.mint(request(READ))).fields
     used = [sent.form["refresh_token"] for sent in endpoint.sent]
     assert used == ["refresh-0", "refresh-1"]
+
+
+async def test_two_people_of_one_client_keep_their_refresh_tokens_apart(
+    endpoint: Endpoint,
+) -> None:
+    state = KeptState()
+    for following in ("ann-1", "bob-1", "ann-2", "bob-2"):
+        endpoint.say(200, token(refresh_token=following))
+    client = {"type": "none", "id": "crm"}
+    secrets = {"env:ANN": b"ann-0", "env:BOB": b"bob-0"}
+    ann, bob = (
+        provider(
+            endpoint.url,
+            endpoint.ca_file,
+            secrets,
+            state,
+            client=client,
+            grant={"type": "refresh_token", "refresh_token": reference},
+        )
+        for reference in secrets
+    )
+    for one in (ann, bob, ann, bob):
+        await one.mint(request(READ))
+    used = [sent.form["refresh_token"] for sent in endpoint.sent]
+    assert used == ["ann-0", "bob-0", "ann-1", "bob-1"]
