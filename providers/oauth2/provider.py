@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from providers.base import Minted, ProviderError, Secret
@@ -57,12 +59,16 @@ class OAuth2(PresentsBearer):
         """Get a token with the scope's rights, and see that it has no others."""
         scope: OAuth2Scope = request.constraints
         if isinstance(self._config.grant, RefreshToken):
-            token = await self._refresh(self._config.grant, scope)
+            # Whoever asked may give up: what the answer holds must be kept all the same.
+            refreshing = asyncio.ensure_future(self._refresh(self._config.grant, scope))
+            refreshing.add_done_callback(_look_at)
+            token = await asyncio.shield(refreshing)
         else:
             answer = await self._ask(await self._grant(), scope)
             token = read_token(self._config.token_url, answer)
         excess = _excess(token, scope)
         if excess is not None:
+            await self._discard(token.access_token)
             raise ProviderError(
                 f"{self._config.token_url} gave a token with more scopes than were asked for: "
                 f"{excess}; it was not used",
@@ -73,6 +79,9 @@ class OAuth2(PresentsBearer):
 
     def _handle(self, token: Secret) -> Mapping[str, str]:  # noqa: ARG002 - nothing can end it
         return {}
+
+    async def _discard(self, token: Secret) -> None:
+        """End a token that is not to be used, where that can be done."""
 
     async def _ask(self, fields: Fields, scope: OAuth2Scope) -> Answer:
         if scope.oauth_scopes is not None:
@@ -164,6 +173,10 @@ class RevocableOAuth2(OAuth2):
         if not answer.good:
             raise refused(url, answer)
 
+    async def _discard(self, token: Secret) -> None:
+        with suppress(ProviderError):  # then it lives to its end, in nobody's hands
+            await self.revoke(self._handle(token))
+
     def _handle(self, token: Secret) -> Mapping[str, str]:
         return {"token": token.reveal().decode()}
 
@@ -172,6 +185,12 @@ def build(config: Any, dependencies: Dependencies) -> OAuth2:
     """Return the provider of a service."""
     kind = OAuth2 if config.revocation_url is None else RevocableOAuth2
     return kind(config, dependencies)
+
+
+def _look_at(refreshing: asyncio.Future[Token]) -> None:
+    """Take note of an error for whoever has given up waiting, so that nothing logs its text."""
+    if not refreshing.cancelled():
+        refreshing.exception()
 
 
 def _excess(token: Token, scope: OAuth2Scope) -> str | None:

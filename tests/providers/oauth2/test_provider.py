@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from providers.base import ProviderError, Revocable, Secret
 from providers.oauth2 import PLUGIN
 from providers.oauth2.config import OAuth2Scope, OAuth2Service
+from tests.components.process import wait_until
 from tests.fakes.endpoint import token
 from tests.fakes.keys import strangers_key
 from tests.fakes.provider_bench import NOW, KeptState, dependencies, request
@@ -198,6 +199,32 @@ class TestRefresh:
         (key,) = state.values
         assert key == f"oauth2 {endpoint.url}/token crm env:FIRST"
         assert "refresh" not in key
+
+    async def test_whoever_gives_up_loses_no_refresh_token(self, endpoint: Endpoint) -> None:
+        state = KeptState()
+        endpoint.delay = 0.3
+        endpoint.say(200, token(refresh_token="refresh-1"))
+        minting = asyncio.create_task(
+            of_endpoint(endpoint, state, **self.FIELDS).mint(request(READ))
+        )
+        await asyncio.to_thread(
+            wait_until, lambda: bool(endpoint.sent), "the token to be asked for"
+        )
+        minting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await minting
+        await asyncio.to_thread(wait_until, lambda: bool(state.values), "the next one to be kept")
+        assert json.loads(next(iter(state.values.values())).reveal())["newest"] == "refresh-1"
+
+
+async def test_a_token_that_is_too_wide_is_ended_where_it_can_be(endpoint: Endpoint) -> None:
+    endpoint.say(200, token("wide", scope="read write"))
+    endpoint.say(200, b"")
+    one = of_endpoint(endpoint, revocation_url=f"{endpoint.url}/revoke")
+    with pytest.raises(ProviderError, match="more scopes than were asked for"):
+        await one.mint(request(READ))
+    assert endpoint.sent[1].path == "/revoke"
+    assert endpoint.sent[1].form == {"token": "wide", "token_type_hint": "access_token"}
 
 
 class TestWhatIsSent:
