@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 _TAG: Final = re.compile(rb"/(c([0-9a-f]+)\.([0-9a-f]+))\.([0-9a-f]{3})(?=[/?]|\Z)")
 _PREFIX: Final = re.compile(rb"/at/([a-z]+)(/.*)", re.DOTALL)
 _NEVER: Final = {name.lower() for name in CONTROLLED} | {b"x-forwarded-"}
-_NOMINATION: Final = re.compile(rb"(?im)^connection[ \t]*:[^\r\n]*\bx-nominated\b")
+_NOMINATION: Final = re.compile(
+    # as one whole option: what else stands between two commas names nothing (RFC 9110, 7.6.1)
+    rb"(?im)^connection[ \t]*:(?:[^\r\n]*,)?[ \t]*x-nominated[ \t]*(?:,|\r?$)"
+)
 
 _ONCE: Final = (
     *(b"content-type", b"if-match", b"if-modified-since", b"if-none-match", b"if-range"),
