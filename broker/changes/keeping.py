@@ -95,6 +95,7 @@ class KeptPolicies:
             StorageError: it could not be stored.
         """
         require_sound(edits)
+        require_comment(comment)
 
         async def the_same(_kept: KeptPolicy) -> Sequence[Edit]:
             return edits
@@ -109,7 +110,6 @@ class KeptPolicies:
         now: float,
     ) -> Changed:
         """Make the edits that `plan` returns for what is kept, asked anew after each overtaking."""
-        require_comment(comment)
         async with self._changing:  # one after the other here; other processes may be faster
             for _ in range(_ATTEMPTS):
                 kept = await self._history.kept()
@@ -122,6 +122,7 @@ class KeptPolicies:
 
     async def rollback(self, number: int, *, by: str, comment: str | None, now: float) -> Changed:
         """Have all entries be as they were at version `number`; raises as `change` does."""
+        require_comment(comment)
         comment = f"rollback to version {number}" + (f": {comment}" if comment else "")
 
         async def back(kept: KeptPolicy) -> Sequence[Edit]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
@@ -65,16 +66,18 @@ def create(  # noqa: PLR0913 - each is an option
         raise InvalidRequest(f"--expires is {expires!r}; expected {error}") from None
     permissions = [one.strip() for one in can.split(",")]
     token, kept = new_token(name, permissions, lifetime, by=acting_user(), now=time.time())
+    text = token.reveal().decode()
     detail = f"{name} ({kept.id}): {' '.join(kept.permissions)}, until {_utc(kept.expires_at)}"
-    with recorded(settings, CREATE, detail):
+    with recorded(settings, CREATE, detail), ExitStack() as undo:
+        if to is not None:  # first: a token that nobody can be given must not be good
+            create_private(to, f"{text}\n".encode())
+            undo.callback(to.unlink, missing_ok=True)
         if not asyncio.run(_with_tokens(settings, lambda tokens: tokens.add(kept))):
             raise ConfigurationError(
                 f"there is a good token called {name} already; choose another name, or revoke "
                 f"that one: broker admin token revoke {name}"
             )
-    text = token.reveal().decode()
-    if to is not None:
-        create_private(to, f"{text}\n".encode())
+        undo.pop_all()
     data = {**_as_data(kept, time.time()), **({"file": str(to)} if to else {"token": text})}
 
     def human() -> None:

@@ -82,19 +82,36 @@ def outliving(
 
 
 def deny(settings: Settings, found: Iterable[Outliving], reason: str | None) -> None:
-    """Put what denies them where it is to stand, on record; raise `ConfigurationError` if not."""
+    """Put what denies them where it is to stand, on record.
+
+    Raises:
+        ConfigurationError: that failed somewhere; it was tried everywhere all the same.
+    """
+    failures: list[str] = []
+    for one in found:
+        try:
+            _put(settings, one, reason)
+        except ConfigurationError as error:
+            failures.append(str(error))
+    if failures:
+        raise ConfigurationError("; ".join(failures))
+
+
+def _put(settings: Settings, one: Outliving, reason: str | None) -> None:
     from broker.app.trail import recorded
 
-    for one in found:
-        detail = f"{len(one.grants)} grants at {one.denial.place}"
-        with recorded(settings, ACTION, detail, reason=reason) as note:
-            try:
-                one.done = one.denial.put(one.grants, time.time())
-            except ProviderError as error:
-                raise ConfigurationError(
-                    f"the grants are revoked, but nobody is denied at {one.denial.place}: {error}"
-                ) from None
-            note(one.done)
+    place = one.denial.place
+    with recorded(settings, ACTION, f"{len(one.grants)} grants at {place}", reason=reason) as note:
+        try:
+            one.done = one.denial.put(one.grants, time.time())
+        except ProviderError as error:
+            what = (
+                f"the grants are revoked, but nobody is denied at {place}"
+                if one.grants
+                else f"what has expired could not be taken off {place}"
+            )
+            raise ConfigurationError(f"{what}: {error}") from None
+        note(one.done)
 
 
 def tidy(settings: Settings) -> list[Outliving]:

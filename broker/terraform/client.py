@@ -144,7 +144,7 @@ class AdminClient:
 def _read(answer: httpx.Response, url: str) -> Mapping[str, Any]:
     try:
         document = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, or nested deeper than any answer
         document = None
     if not isinstance(document, dict) or (
         answer.is_error and answer.headers.get("Broker-Error") is None

@@ -89,16 +89,6 @@ data "aws_iam_policy_document" "permissions" {
     actions   = ["sts:SetSourceIdentity", "sts:TagSession"]
     resources = var.task_role_arns
   }
-
-  dynamic "statement" {
-    for_each = var.deny_revoked ? [var.task_role_arns] : []
-
-    content {
-      sid       = "DenyRevokedSessions"
-      actions   = ["iam:GetRolePolicy", "iam:PutRolePolicy", "iam:DeleteRolePolicy"]
-      resources = statement.value
-    }
-  }
 }
 
 resource "aws_iam_role" "broker" {

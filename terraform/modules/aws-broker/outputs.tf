@@ -10,9 +10,13 @@ output "provider_arn" {
 
 output "credentials" {
   description = "What services of provider aws_sts say under `credentials`; `token_file` is where the broker finds its token."
-  value = var.federation == null ? { type = "default" } : {
+  value = var.federation == null ? tomap({ type = "default" }) : var.federation.self_issued ? tomap({
+    type     = "broker_identity"
+    role_arn = aws_iam_role.broker.arn
+    audience = var.federation.audience
+    }) : tomap({
     type       = "web_identity"
     role_arn   = aws_iam_role.broker.arn
     token_file = "/var/run/secrets/broker/aws-token"
-  }
+  })
 }

@@ -54,7 +54,8 @@ variable "federation" {
     OpenID Connect issuer that vouches for the broker: a cluster's, a CI system's or another broker's.
     `subject` is the exact `sub` of the broker's token. An issuer that this account knows already is
     named by `provider_arn`; otherwise it is made. `thumbprints` are for issuers whose certificate
-    AWS cannot verify by itself.
+    AWS cannot verify by itself. With `self_issued` the issuer is this broker, which vouches for itself
+    with a token of its own; its subject is agent-token-broker.
   EOT
   type = object({
     issuer       = string
@@ -62,6 +63,7 @@ variable "federation" {
     audience     = optional(string, "sts.amazonaws.com")
     provider_arn = optional(string)
     thumbprints  = optional(list(string))
+    self_issued  = optional(bool, false)
   })
   default = null
 
@@ -74,12 +76,11 @@ variable "federation" {
     condition     = var.federation == null || can(regex("^[^*?\\s]+$", var.federation.subject))
     error_message = "Give the subject in full: a wildcard would let other workloads be the broker."
   }
-}
 
-variable "deny_revoked" {
-  description = "Whether the broker may write a policy on the task roles that denies revoked sessions (`broker revoke --aws-deny`)."
-  type        = bool
-  default     = false
+  validation {
+    condition     = try(!var.federation.self_issued || var.federation.subject == "agent-token-broker", true)
+    error_message = "A broker says of itself that it is agent-token-broker; task tokens, of the same issuer, have other subjects."
+  }
 }
 
 variable "permissions_boundary" {

@@ -3,8 +3,8 @@ variable "name" {
   type        = string
 
   validation {
-    condition     = can(regex("^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$", var.name))
-    error_message = "A name has up to 64 lower-case letters, digits and '-'."
+    condition     = can(regex("^[a-z0-9]([a-z0-9-]{0,58}[a-z0-9])?$", var.name))
+    error_message = "A name has up to 60 lower-case letters, digits and '-': its scope is called NAME.use, which has 64 at most."
   }
 }
 
@@ -42,15 +42,25 @@ variable "ceiling" {
   }
 
   validation {
-    condition     = alltrue([for one in var.ceiling : !contains(one.actions, "*")])
-    error_message = "Name the actions; '*' is no ceiling."
+    condition     = alltrue([for one in var.ceiling : length(one.actions) > 0 && length(one.resources) > 0])
+    error_message = "A statement has actions and resources, one of each at least."
+  }
+
+  validation {
+    condition     = alltrue(flatten([for one in var.ceiling : [for action in one.actions : can(regex("^[a-z0-9-]+:[A-Za-z0-9*?]+$", action))]]))
+    error_message = "Name the actions as service:Action; '*' and '*:*' are no ceiling."
   }
 }
 
 variable "session_tags" {
-  description = "Keys of the session tags that each session must have; it may have no others."
+  description = "Keys of the session tags that each session must have; it may have no others. Each is filled from the template of its name: agent, task, grant.jti or claims.NAME."
   type        = list(string)
   default     = []
+
+  validation {
+    condition     = alltrue([for key in var.session_tags : can(regex("^(agent|task|grant\\.jti|claims\\.[A-Za-z0-9_.:/=+@-]+)$", key))])
+    error_message = "The broker has templates for agent, task, grant.jti and claims.NAME; a tag of another name would stay empty."
+  }
 }
 
 variable "external_id" {

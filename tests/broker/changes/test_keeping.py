@@ -180,6 +180,17 @@ async def test_rollback_makes_all_as_it_was(kept: KeptPolicies) -> None:
         await kept.rollback(9, by="user:a", comment=None, now=NOW)
 
 
+async def test_a_rollback_takes_as_long_a_comment_as_a_change(kept: KeptPolicies) -> None:
+    await make(kept, *edits(*ALL))
+    with pytest.raises(InvalidRequest, match="at most 500"):
+        await kept.rollback(0, by="user:a", comment="y" * 501, now=NOW)
+    with pytest.raises(InvalidRequest, match="one line"):
+        await kept.rollback(0, by="user:a", comment="a\nb", now=NOW)
+    back = await kept.rollback(0, by="user:a", comment="y" * 500, now=NOW)
+    assert back.change is not None
+    assert back.change.comment == f"rollback to version 0: {'y' * 500}"
+
+
 async def test_a_rollback_removes_what_another_process_adds_meanwhile(
     kept: KeptPolicies, admin: AdminBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

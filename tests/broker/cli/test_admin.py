@@ -58,6 +58,25 @@ def test_a_token_in_a_private_file(broker: Commands, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("place", ["taken", "nowhere/token"])
+def test_a_token_that_cannot_be_written_is_not_made(
+    broker: Commands, tmp_path: Path, place: str
+) -> None:
+    (tmp_path / "taken").write_text("something else")
+    options = ("--expires", "1d", "--can", "policy:read", "--to", str(tmp_path / place))
+    broker.refused(*CREATE, "ci", *options)
+    assert broker.ok("admin", "token", "list", "--json").data == []
+    assert (tmp_path / "taken").read_text() == "something else"
+
+
+def test_a_token_that_is_not_made_leaves_no_file(broker: Commands, tmp_path: Path) -> None:
+    create(broker, "ci")
+    path = tmp_path / "token"
+    options = ("--expires", "1d", "--can", "policy:read", "--to", str(path))
+    assert "a good token called ci already" in broker.refused(*CREATE, "ci", *options)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

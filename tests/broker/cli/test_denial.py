@@ -26,7 +26,7 @@ def _config(role: str) -> str:
     return json.dumps({"role_arn": role, "region": "eu-west-1"})
 
 
-def _keep(broker: Commands, role: str = ROLE) -> None:
+def _keep(broker: Commands, role: str = ROLE, mark: str = "") -> None:
     """Keep grants and what was minted for them: three sessions, a token, one of the gateway's."""
     now = time.time()
     times = {"issued_at": int(now) - 30, "expires_at": int(now) + 900}
@@ -44,11 +44,12 @@ def _keep(broker: Commands, role: str = ROLE) -> None:
         storage = open_storage(load_settings(broker.home))
         try:
             for one in (root, child("he1ped", root), grant("0ther", "ci", **times)):
-                await storage.save_grant(one)
+                if not mark:
+                    await storage.save_grant(one)
             for name, jti, line, provider, delivery, life in kept:
                 lease = replace(
                     LEASE,
-                    id=name,
+                    id=mark + name,
                     grant=jti,
                     ancestors=line,
                     agent="ci" if jti == "0ther" else "my-agent",
@@ -61,8 +62,8 @@ def _keep(broker: Commands, role: str = ROLE) -> None:
                     expires_at=now + life,
                 )
                 await storage.leases.open(lease, MINTER, now, 99)
-                await storage.leases.minted(name, b"handle", now + life, now)
-                await storage.leases.delivered(name, now + 900)
+                await storage.leases.minted(mark + name, b"handle", now + life, now)
+                await storage.leases.delivered(mark + name, now + 900)
         finally:
             await storage.close()
 
@@ -170,6 +171,27 @@ def test_who_may_not_is_told_that_the_grants_are_revoked_all_the_same(
     assert "the grants are revoked, but nobody is denied" in told
     assert "iam:PutRolePolicy" in told
     assert {one["grant"] for one in broker.ok("sessions", "--json").data} == {"0ther"}
+
+
+def test_one_role_that_cannot_be_reached_does_not_keep_others_from_being_denied(
+    broker: Commands, moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    person, role = moto.user("iam:*"), moto.role("*")
+    gone = f"{role.rpartition('/')[0]}/a-gone"  # its turn comes before the other's
+    monkeypatch.setenv("AWS_ENDPOINT_URL_IAM", moto.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", person.key.id)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", person.key.secret)
+    _keep(broker, role)
+    _keep(broker, gone, mark="gone-")
+    told = broker.refused("revoke", "r00t", "--aws-deny-apply")
+    assert f"the grants are revoked, but nobody is denied at {gone}: AWS IAM refused" in told
+    assert role not in told
+    name = role.rpartition("/")[2]
+    found = moto.iam().get_role_policy(RoleName=name, PolicyName="agent-token-broker-deny")
+    assert "r00t" in json.dumps(found["PolicyDocument"])
+    told = broker.refused("revoke", "--aws-deny-tidy")
+    assert f"what has expired could not be taken off {gone}: AWS IAM refused" in told
+    assert "revoked" not in told
 
 
 @pytest.mark.parametrize("also", [("r00t",), ("--all",), ("--aws-deny",), ("--aws-deny-apply",)])

@@ -87,6 +87,7 @@ def test_an_api_that_is_not_there_is_told(site: Site) -> None:
 ANSWERS = [
     (200, b"hello"),
     (200, b"[1]"),
+    (200, b"[" * 100_000),
     (404, b'{"detail": "not here"}'),
     (302, b""),
     (500, b"<html>"),

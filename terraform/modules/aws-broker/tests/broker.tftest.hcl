@@ -36,19 +36,53 @@ run "a_machine_needs_no_token" {
 
   assert {
     condition     = !strcontains(jsonencode(data.aws_iam_policy_document.permissions.statement), "\"iam:")
-    error_message = "policies of roles are not the broker's unless that was asked for"
+    error_message = "policies of roles are never the broker's"
   }
 }
 
-run "revoked_sessions_may_be_denied" {
+run "the_broker_vouches_for_itself" {
   variables {
-    deny_revoked = true
+    service_principals = []
+    federation = {
+      issuer      = "https://broker.example.com"
+      subject     = "agent-token-broker"
+      audience    = "aws.acme"
+      self_issued = true
+    }
   }
 
   assert {
-    condition     = strcontains(jsonencode(data.aws_iam_policy_document.permissions.statement), "\"iam:PutRolePolicy\"")
-    error_message = "the broker writes the policy that denies them"
+    condition = output.credentials == tomap({
+      type     = "broker_identity"
+      role_arn = aws_iam_role.broker.arn
+      audience = "aws.acme"
+    })
+    error_message = "there is no token in a file"
   }
+
+  assert {
+    condition = toset([
+      for one in data.aws_iam_policy_document.trust.statement[0].condition : "${one.variable}=${join(",", one.values)}"
+      ]) == toset([
+      "broker.example.com:aud=aws.acme",
+      "broker.example.com:sub=agent-token-broker",
+    ])
+    error_message = "task tokens are of the same issuer, and must not do"
+  }
+}
+
+run "an_agent_does_not_vouch_for_the_broker" {
+  command = plan
+
+  variables {
+    federation = {
+      issuer      = "https://broker.example.com"
+      subject     = "release-bot"
+      self_issued = true
+    }
+  }
+
+  expect_failures = [var.federation]
 }
 
 run "an_issuer_vouches" {

@@ -101,3 +101,53 @@ run "a_role_is_named_like_a_service" {
 
   expect_failures = [var.name]
 }
+
+run "a_scope_has_room_for_its_name" {
+  command = plan
+
+  variables {
+    name = "a23456789-123456789-123456789-123456789-123456789-123456789-1"
+  }
+
+  expect_failures = [var.name]
+}
+
+run "everything_by_another_name_is_no_ceiling" {
+  command = plan
+
+  variables {
+    ceiling = [
+      {
+        actions   = ["*:*"]
+        resources = ["*"]
+      },
+    ]
+  }
+
+  expect_failures = [var.ceiling]
+}
+
+run "a_statement_without_resources_is_none" {
+  command = plan
+
+  variables {
+    ceiling = [
+      {
+        actions   = ["s3:GetObject"]
+        resources = []
+      },
+    ]
+  }
+
+  expect_failures = [var.ceiling]
+}
+
+run "a_tag_that_no_template_fills_is_refused" {
+  command = plan
+
+  variables {
+    session_tags = ["team"]
+  }
+
+  expect_failures = [var.session_tags]
+}
