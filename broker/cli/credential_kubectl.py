@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
 _GROUP: Final = "client.authentication.k8s.io"
 _VERSIONS: Final = (f"{_GROUP}/v1", f"{_GROUP}/v1beta1")
 _INFO: Final = "KUBERNETES_EXEC_INFO"
-_TOKENS: Final = ("service_account_token", "token")
-"""What Vault's Kubernetes engine calls its token, and what others do."""
+_OWN: Final = "service_account_token"
+"""What Vault's Kubernetes engine calls its token."""
+
+_JWT: Final = re.compile(r"eyJ[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+){2}")
+"""What a `token` must be, that a GitHub, Vault or Consul token is never shown to a cluster."""
 
 
 def kubectl(  # noqa: PLR0913 - each is an option
@@ -91,8 +95,8 @@ def document(answer: Mapping[str, Any], version: str) -> dict[str, Any]:
 
 def _shown(answer: Mapping[str, Any]) -> dict[str, str]:
     credential = answer["credential"]
-    token = next((credential[name] for name in _TOKENS if name in credential), None)
-    if token is not None:
+    token = credential.get(_OWN, credential.get("token"))
+    if token is not None and (_OWN in credential or _JWT.fullmatch(str(token))):
         return {"token": token}
     if {"certificate", "private_key"} <= credential.keys():
         certificates = [credential["certificate"], *_chain(credential.get("ca_chain"))]
@@ -101,8 +105,8 @@ def _shown(answer: Mapping[str, Any]) -> dict[str, str]:
             "clientKeyData": credential["private_key"],
         }
     raise ConfigurationError(
-        f"scope {output.printable(str(answer.get('scope')))} has neither a token nor a client "
-        "certificate; `broker credential SCOPE` prints what it has"
+        f"scope {output.printable(str(answer.get('scope')))} has neither a token of Kubernetes nor "
+        "a client certificate; `broker credential SCOPE` prints what it has"
     )
 
 

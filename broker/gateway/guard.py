@@ -129,11 +129,12 @@ class Connector:
 
     async def _judge_peer(self, transport: asyncio.Transport, upstream: Upstream) -> Refusal | None:
         """Return why nothing may be said to the peer of a connection, or None."""
-        peer, port = transport.get_extra_info("peername")[:2]
-        problem = why_not_public(peer, allow_private=upstream.allow_private)
+        address, port = transport.get_extra_info("peername")[:2]
+        problem = why_not_public(address, allow_private=upstream.allow_private)
         if problem:
             return _forbidden(problem)
-        local = _is_local(peer) or peer == transport.get_extra_info("sockname")[0]
+        peer = _plain(address)
+        local = _is_local(peer) or peer == _plain(transport.get_extra_info("sockname")[0])
         if await self._is_one_of(self._own(), peer, port, local=local):
             return LOOP
         if await self._is_one_of(self._protected(), peer, port, local=local):
@@ -145,7 +146,7 @@ class Connector:
     ) -> bool:
         for host, place_port in places:
             if port == place_port:
-                addresses = await self._resolve(host, port)
+                addresses = [_plain(one) for one in await self._resolve(host, port)]
                 if peer in addresses or (local and any(map(_is_local, addresses))):
                     return True
         return False
@@ -177,8 +178,14 @@ async def _secured(
         raise
 
 
-def _is_local(address: str) -> bool:
+def _plain(address: str) -> str:
+    """Return an address as it compares: IPv4's own, where IPv6 carries it (RFC 4291, 2.5.5.2)."""
     numeric = ipaddress.ip_address(address.partition("%")[0])
+    return str(getattr(numeric, "ipv4_mapped", None) or numeric)
+
+
+def _is_local(address: str) -> bool:
+    numeric = ipaddress.ip_address(address)
     return numeric.is_loopback or numeric.is_unspecified
 
 

@@ -22,7 +22,7 @@ from broker.errors import (
     StorageError,
 )
 from broker.leases.base import CLAIM
-from providers.base import Mints, ProviderError, Renewable, Reserves
+from providers.base import Mints, ProviderError, Renewable, Reserves, Revocable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -171,7 +171,12 @@ async def _ask_provider(
 async def _keep(desk: LeaseDesk, lease: Lease, minted: Minted, progress: _Progress) -> None:
     """Store what it takes to end the credential, now that it exists."""
     handle = desk.seal(lease.id, minted.handle)
-    state = await desk.store.minted(lease.id, handle, minted.expires_at, desk.clock())
+    try:
+        state = await desk.store.minted(lease.id, handle, minted.expires_at, desk.clock())
+    except StorageError:
+        if not progress.held:
+            await _take_back(desk, lease, minted)
+        raise
     progress.held = True
     progress.renewable &= minted.renewable
     if state != "minted":
@@ -182,6 +187,15 @@ async def _keep(desk: LeaseDesk, lease: Lease, minted: Minted, progress: _Progre
             f"service {lease.service} minted a credential that outlives what was asked for "
             f"by {excess:.0f} s; it is being revoked"
         )
+
+
+async def _take_back(desk: LeaseDesk, lease: Lease, minted: Minted) -> None:
+    """End at once what no store remembers, if it can be: its handle is known here alone."""
+    with suppress(Exception):  # then it ends by itself, and until then the lease says so
+        provider = desk.providers.of_lease(lease)
+        if isinstance(provider, Revocable):
+            async with asyncio.timeout(desk.patience):
+                await provider.revoke(minted.handle)
 
 
 async def _give_up(

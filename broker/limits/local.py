@@ -16,6 +16,7 @@ import logging
 import math
 import secrets
 import time
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -194,13 +195,17 @@ class LocalCounts:
             if refused is not None:
                 return refused
         ticket = Ticket(quota.places, secrets.token_hex(8)) if quota.places else FREE
-        refused = await self._run(lambda connection: self._take(connection, quota, ticket))
+        try:
+            refused = await self._run(lambda connection: self._take(connection, quota, ticket))
+        except BaseException:
+            with suppress(StorageError):  # what has failed first is what is told
+                await self._uncount(quota)
+            raise
         if refused is None:
             if ticket.places:
                 self._held[ticket.id] = ticket
             return ticket
-        if quota.totals:
-            await self._totals.uncount([total.key for total in quota.totals])
+        await self._uncount(quota)
         return refused
 
     def give_back(self, ticket: Ticket) -> None:
@@ -238,6 +243,10 @@ class LocalCounts:
             await self._release(ticket)
         await asyncio.gather(*self._tasks)
         await self._committer.close()
+
+    async def _uncount(self, quota: Quota) -> None:
+        if quota.totals:
+            await self._totals.uncount([total.key for total in quota.totals])
 
     async def _run(self, operation: Callable[[sqlite3.Connection], _T]) -> _T:
         return await self._committer.run(operation, writes=True)

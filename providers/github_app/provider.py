@@ -193,7 +193,7 @@ def _excess(
         return "without saying its permissions"
     allowed = {**_IMPLIED, **wanted.permissions}
     for name, level in permissions.items():
-        if RANK.get(level, 9) > RANK.get(allowed.get(name), 0):
+        if not isinstance(level, str) or RANK.get(level, 9) > RANK.get(allowed.get(name), 0):
             return f"with more permissions than were asked for: see {_word(name)}"
     if document.get("repository_selection") != "selected" or not isinstance(repositories, list):
         return "without saying its repositories, or for all of them"

@@ -75,7 +75,17 @@ def test_a_client_certificate_with_its_chain() -> None:
         assert shown["clientCertificateData"] == "LEAF\n"
 
 
-@pytest.mark.parametrize("credential", [{}, {"password": "hunter2"}, {"certificate": "hunter2"}])
+def test_a_token_of_another_name_is_taken_if_it_is_a_jwt() -> None:
+    assert document(answer({"token": "eyJh.eyJz.c2ln"}), V1)["status"]["token"] == "eyJh.eyJz.c2ln"
+
+
+@pytest.mark.parametrize(
+    "credential",
+    [
+        *({}, {"password": "hunter2"}, {"certificate": "hunter2"}),
+        *({"token": "ghs_hunter2"}, {"token": "hvs.hunter2"}, {"token": "ghs_eyJhunter2.a.b"}),
+    ],
+)
 def test_what_no_api_server_takes_is_not_printed(credential: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match=r"pods\.read has neither") as refusal:
         document(answer(credential), V1)

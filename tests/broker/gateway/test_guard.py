@@ -137,6 +137,19 @@ async def test_a_protected_name_is_looked_up_where_the_port_is_the_same() -> Non
         assert names.asked == ["api.test", "vault"]
 
 
+async def test_u6_a_protected_place_stays_out_of_reach_however_its_address_is_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As it is with a place on another machine.
+    monkeypatch.setattr("broker.gateway.guard._is_local", lambda _: False)
+    async with recording_upstream() as server:
+        names = Names([["::ffff:127.0.0.1"], ["127.0.0.1"]])
+        connector = Connector(lambda: (("vault", server.port),), names.resolve)
+        refusal = await refused(upstream(server.port, "api.test"), connector)
+    assert refusal.code == "upstream_forbidden"
+    assert names.asked == ["api.test", "vault"]
+
+
 async def test_names_that_lead_nowhere() -> None:
     refusal = await refused(upstream(80, "no-such-host.invalid"))
     assert refusal.code == "upstream_unreachable"

@@ -177,6 +177,16 @@ async def test_without_storage_nothing_is_minted(lease_bench: LeaseBench) -> Non
     assert lease_bench.records()[-1]["decision"] == "error"
 
 
+async def test_r3_what_no_store_could_remember_is_taken_back_at_once(
+    lease_bench: LeaseBench,
+) -> None:
+    lease_bench.vendor.after["mint"] = lease_bench.storage.close
+    with pytest.raises(StorageError):
+        await lease_bench.mint("revoking.use")
+    assert lease_bench.vendor.calls == ["mint", "revoke"]
+    assert lease_bench.vendor.live == {}
+
+
 async def test_a_caller_that_is_cancelled_leaves_nothing(lease_bench: LeaseBench) -> None:
     arrived = asyncio.Event()
 

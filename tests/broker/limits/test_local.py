@@ -17,8 +17,10 @@ from broker.errors import ConfigurationError, LimitsUnavailable, StorageError
 from broker.limits.base import Ticket
 from broker.limits.local import LocalCounts, RingStorage
 from broker.limits.memory import MemoryStorage
+from broker.limits.quota import Cap, Quota
 from broker.storage.sqlite import SqliteStorage
 from tests.contracts.counts import (
+    UNTIL,
     OpenCounts,
     SharedCountsContract,
     burst,
@@ -111,6 +113,24 @@ async def test_what_is_from_before_the_machine_was_started_anew_is_dropped(
     assert refused(await taken(after, rates)).kind == "rate"
     await after.close()
     await before.close()
+
+
+async def test_a_request_that_cannot_be_counted_uses_up_no_total(
+    tmp_path: Path, storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = LocalCounts(tmp_path / "limits.db", storage.totals)
+    quota = Quota(places=place(3).places, totals=(Cap(1, "t", "scope x: total 1"),), until=UNTIL)
+    with monkeypatch.context() as broken:
+        broken.setattr(LocalCounts, "_occupy", _full_disk)
+        with pytest.raises(StorageError):
+            await counts.take(quota)
+    assert isinstance(await taken(counts, quota), Ticket)
+    assert refused(await taken(counts, quota)).kind == "total"
+    await counts.close()
+
+
+def _full_disk(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
 
 
 CHILD = """

@@ -103,6 +103,7 @@ WIDER: dict[str, Callable[[Document], Document]] = {
     "another permission": lambda one: {**one, "permissions": {"issues": "write", "pages": "read"}},
     "a higher level": lambda one: {**one, "permissions": {"issues": "admin"}},
     "an unknown level": lambda one: {**one, "permissions": {"issues": "all"}},
+    "a level that is no word": lambda one: {**one, "permissions": {"issues": ["read"]}},
     "more metadata": lambda one: {**one, "permissions": {"issues": "read", "metadata": "write"}},
     "no permissions": lambda one: {**one, "permissions": {}},
     "permissions untold": lambda one: {k: v for k, v in one.items() if k != "permissions"},
