@@ -54,6 +54,22 @@ def test_is_printed_by_the_module() -> None:
     assert json.loads(printed.stdout)["$schema"].endswith("2020-12/schema")
 
 
+def test_every_field_is_documented() -> None:
+    root = Path(__file__).parents[3]
+    pages = [root / "docs" / "policy.md", *(root / "docs" / "providers").glob("*.md")]
+    written = " ".join(page.read_text() for page in pages)
+    kept = json.loads(data_path("schema.json").read_text())
+    fields = {name for one in everything(kept) for name in _properties(one)}
+    assert len(fields) > 100
+    missing = {one for one in fields if not re.search(rf"(?<!\w){re.escape(one)}(?!\w)", written)}
+    assert missing == set()
+
+
+def _properties(schema: dict[str, Any]) -> set[str]:
+    found = schema.get("properties")
+    return set(found) if isinstance(found, dict) else set()
+
+
 def test_names_the_sections_and_no_others() -> None:
     assert set(SCHEMA["properties"]) == set(SECTIONS)
     assert SCHEMA["additionalProperties"] is False
