@@ -321,7 +321,8 @@ class Proxied:
         """Let what is at hand live longer; False where another must be minted."""
         now, wall = self._monotonic(), self._desk.clock()
         lifetime = int(kept.lease.grant_ends_at - wall)
-        if now >= kept.held_until or lifetime < 1 or not isinstance(kept.provider, Renewable):
+        held = kept.left(now, wall) > 0
+        if not held or lifetime < 1 or not isinstance(kept.provider, Renewable):
             return False
         try:
             async with asyncio.timeout(self._desk.patience):

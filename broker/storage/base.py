@@ -116,7 +116,11 @@ class LeaseStore(Protocol):
         ...
 
     async def claim(self, owner: str, now: float, until: float, most: int) -> tuple[Lease, ...]:
-        """Claim up to `most` leases that are due and nobody's, the longest due first."""
+        """Claim up to `most` leases that are due and nobody's, the longest due first.
+
+        Those that could not be ended before come last: an upstream that hangs must not keep
+        others waiting.
+        """
         ...
 
     async def renewed(

@@ -128,13 +128,13 @@ class SqliteLeases:
         return await self._committer.run(partial(end_leases, jti=jti, now=now), writes=True)
 
     async def claim(self, owner: str, now: float, until: float, most: int) -> tuple[Lease, ...]:
-        """Claim up to `most` leases that are due and nobody's, the longest due first."""
+        """Claim up to `most` leases that are due and nobody's, those not tried before first."""
 
         def claim(connection: sqlite3.Connection) -> tuple[Lease, ...]:
             rows = connection.execute(
                 "UPDATE leases SET claimed_by = ?, claimed_until = ? WHERE id IN "  # noqa: S608
                 "(SELECT id FROM leases WHERE due_at <= ? AND claimed_until <= ? "
-                f"ORDER BY due_at LIMIT ?) RETURNING {_COLUMNS}",
+                f"ORDER BY attempts > 0, due_at LIMIT ?) RETURNING {_COLUMNS}",
                 (owner, until, now, now, most),
             )
             return tuple(sorted(map(_lease, rows), key=lambda lease: lease.due_at or 0.0))

@@ -186,6 +186,17 @@ class LeaseStoreContract:
             await store.open(replace(LEASE, id=f"l{n}", due_at=NOW - n), MINTER, NOW, 100)
         assert [lease.id for lease in await store.claim(REAPER, NOW, LATE, 2)] == ["l4", "l3"]
 
+    async def test_r6_what_has_failed_keeps_nothing_waiting_that_has_not_been_tried(
+        self, store: LeaseStore
+    ) -> None:
+        await store.open(replace(LEASE, id="failed"), MINTER, NOW, 100)
+        (failed,) = await store.claim(REAPER, NOW, NOW + 1, 10)
+        assert await store.retry(failed, REAPER, NOW + 2, "the upstream hangs", ending=True)
+        for n in (3, 4):
+            await store.open(replace(LEASE, id=f"l{n}", due_at=NOW + n), MINTER, NOW, 100)
+        order = [(await store.claim(REAPER, NOW + 9, LATE, 1))[0].id for _ in range(3)]
+        assert order == ["l3", "l4", "failed"]
+
     async def test_an_end_asked_for_while_minting_wins(self, store: LeaseStore) -> None:
         await store.open(LEASE, MINTER, SOON, 5)
         assert await store.end_grant("grant-1", NOW + 1) == 1

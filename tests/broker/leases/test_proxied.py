@@ -135,6 +135,17 @@ async def test_r5_a_machine_that_was_suspended_asks_before_it_goes_on(
     assert await ask(proxied, lease_bench.order()) != first
 
 
+async def test_r5_what_a_suspended_machine_has_let_go_of_is_not_renewed(
+    lease_bench: LeaseBench,
+) -> None:
+    asleep, lease_bench.vendor.life = 0.0, 200
+    proxied = lease_bench.proxied(clock=lambda: lease_bench.clock.now + asleep)
+    first = await ask(proxied, lease_bench.order())
+    asleep = HOLD + 1  # by now it may be another's to end
+    assert await ask(proxied, lease_bench.order()) != first
+    assert "renew" not in lease_bench.vendor.calls
+
+
 async def test_without_its_store_nothing_is_used_for_long(lease_bench: LeaseBench) -> None:
     proxied, order = lease_bench.proxied(), lease_bench.order()
     await ask(proxied, order)
