@@ -34,6 +34,11 @@ variable "dynamic" {
   }
 
   validation {
+    condition     = alltrue([for path in keys(var.dynamic) : !can(regex("^(sys|auth|identity|cubbyhole)/", path))])
+    error_message = "Vault's own paths (sys, auth, identity, cubbyhole) are no engine's: with them the broker could give itself more."
+  }
+
+  validation {
     condition     = alltrue([for how in values(var.dynamic) : contains(["read", "update"], how)])
     error_message = "It is read or update."
   }
@@ -45,8 +50,8 @@ variable "token_role" {
   default     = null
 
   validation {
-    condition     = var.token_role == null || can(regex("^[A-Za-z0-9_.-]+$", var.token_role))
-    error_message = "A role has letters, digits, '_', '.' and '-'."
+    condition     = var.token_role == null || can(regex("^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", var.token_role))
+    error_message = "A role has letters, digits, '_', '-' and, but at its beginning, '.'."
   }
 }
 
@@ -65,6 +70,11 @@ variable "transit_keys" {
   description = "Keys of the broker there, by name: `sign` or `seal`."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = alltrue([for name in keys(var.transit_keys) : can(regex("^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", name))])
+    error_message = "Name each key in full, without wildcards."
+  }
 
   validation {
     condition     = alltrue([for use in values(var.transit_keys) : contains(["sign", "seal"], use)])

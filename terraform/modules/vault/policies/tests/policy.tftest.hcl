@@ -109,3 +109,43 @@ run "an_engine_path_is_read_or_updated" {
 
   expect_failures = [var.dynamic]
 }
+
+run "vault_itself_is_no_engine" {
+  command = plan
+
+  variables {
+    dynamic = { "sys/policies/acl/agent-token-broker" = "update" }
+  }
+
+  expect_failures = [var.dynamic]
+}
+
+run "the_broker_s_own_login_is_no_engine" {
+  command = plan
+
+  variables {
+    dynamic = { "auth/token/create" = "update" }
+  }
+
+  expect_failures = [var.dynamic]
+}
+
+run "a_key_has_no_wildcard" {
+  command = plan
+
+  variables {
+    transit_keys = { "*" = "sign" }
+  }
+
+  expect_failures = [var.transit_keys]
+}
+
+run "a_token_role_is_a_name" {
+  command = plan
+
+  variables {
+    token_role = ".."
+  }
+
+  expect_failures = [var.token_role]
+}
