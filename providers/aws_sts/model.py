@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict
 REGION: Final = r"^[a-z]{2,4}(?:-[a-z]{2,12}){1,3}-[1-9][0-9]?$"
 """What a region's name looks like, so that none can be a host or a path."""
 
-ENDPOINT: Final = r"^https?://(?:[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?)(?::[1-9][0-9]{0,4})?$"
+_TOP: Final = r"6(?:[0-4][0-9]{3}|5(?:[0-4][0-9]{2}|5(?:[0-2][0-9]|3[0-5])))"
+_PORT: Final = rf"(?:[1-9][0-9]{{0,3}}|[1-5][0-9]{{4}}|{_TOP})"
+ENDPOINT: Final = rf"^https?://(?:[a-z0-9](?:[a-z0-9.-]{{0,252}}[a-z0-9])?)(?::{_PORT})?$"
 """What an endpoint looks like that the policy names itself: an origin, without a path."""
 
 _PARTITIONS: Final = (

@@ -37,6 +37,13 @@ def api(**fields: Any) -> Api:
     return Api.model_validate({"service": "s3", **fields})
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "70000", "99999", "100000", "080"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    with pytest.raises(ValidationError, match="base_url"):
+        api(base_url=f"https://s3.example:{port}")
+    assert api(base_url="https://s3.example:65535").upstream(REGION, None).port == 65_535
+
+
 @pytest.mark.parametrize("region", [REGION, "us-gov-west-1", "cn-north-1"])
 @pytest.mark.parametrize("service", ["s3", "dynamodb", "sqs", "sts", "ec2"])
 def test_hosts_are_those_of_the_sdk(service: str, region: str) -> None:
