@@ -79,15 +79,15 @@ async def _totals(
     from broker.app.counts import used_totals
     from broker.app.home import open_storage
     from broker.app.policies import home_policy
-    from broker.errors import PolicyError
+    from broker.errors import ConfigurationError, StorageError
 
     none: dict[str, tuple[UsedTotal, ...]] = {one.grant.jti: () for one in sessions}
     if settings.limits.url is not None or not sessions:
         return none
     try:
         policy = home_policy(settings)
-    except PolicyError:
-        return none  # grants are listed whatever the documents on disk say
+    except (ConfigurationError, StorageError):
+        return none  # grants are listed whatever has become of the policy
     storage = open_storage(settings)
     try:
         return {

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -39,6 +41,14 @@ async def _fill(broker: Commands) -> None:
         await storage.save_grant(one)
     await storage.note_use({"root": Use(7, now - 5.0)})
     await storage.close()
+
+
+def test_grants_are_listed_though_the_kept_policy_is_damaged(used: Commands) -> None:
+    database = used.home / "data" / "broker.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("INSERT INTO policy_versions VALUES (1, 0, 'x', NULL, '[', '', 'abc')")
+        connection.execute("INSERT INTO policy_entries VALUES ('services', 'a', '{', 1)")
+    assert {one["grant"] for one in used.ok("sessions", "--json").data} == {"root", "child"}
 
 
 def test_live_grants_with_their_use(used: Commands) -> None:
