@@ -239,8 +239,11 @@ def _forwarded(fields: RequestFields, removal: Removal) -> _Fields:
 def passing_trailers(admission: Admission, credential: Credential, lines: Sequence[bytes]) -> bytes:
     """Return those lines of a request's trailer section that are sent on.
 
-    What the agent declared, and could have sent in the head; without its task token.
+    What the agent declared, and could have sent in the head; without its task token. None are
+    where requests are signed, for no signature is over what comes after the body.
     """
+    if credential.signer is not None:
+        return b""
     names = _trailers(admission.request.fields, credential.removal)
     token = admission.claim.token if admission.claim is not None else None
     return b"".join(

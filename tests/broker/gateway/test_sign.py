@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,6 +85,20 @@ class TestBodies:
             assert aws.last.all(b"content-length") == [b"%d" % size]
             assert not aws.last.all(b"transfer-encoding")
             assert_signed(aws.last, s3=False)
+
+    async def test_what_follows_one_is_not_sent_for_nobody_has_signed_it(
+        self, aws: AwsBench
+    ) -> None:
+        lines = (b"Transfer-Encoding: chunked", b"Trailer: X-Amz-Copy-Source, X-Sum")
+        signed = (*lines, b"X-Amz-Content-Sha256: " + hashlib.sha256(b"ok").hexdigest().encode())
+        token = aws.gateway.token("s3.all")
+        async with aws.gateway.connect() as wire:
+            await wire.send(aws.gateway.head(b"PUT", b"/s3/a", *signed, token=token))
+            await wire.send(b"2\r\nok\r\n0\r\nX-Amz-Copy-Source: /b/a\r\nX-Sum: 1\r\n\r\n")
+            assert (await wire.response(b"PUT")).status == 200
+        assert aws.last.body == b"ok"
+        assert b"/b/a" not in aws.secure.bytes_received
+        assert b"X-Sum" not in aws.secure.bytes_received
 
     async def test_an_empty_one_in_chunks_is_empty(self, aws: AwsBench) -> None:
         token = aws.gateway.token("other.all")
