@@ -14,7 +14,7 @@ from tf.types import Number, String, Unknown
 
 from broker.terraform.client import ApiError
 from broker.terraform.shapes import COMPUTED, SETTINGS, SHAPES
-from broker.terraform.values import Dynamic, from_state_file
+from broker.terraform.values import Dynamic, from_state_file, is_unknown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,7 +91,11 @@ class Entry(Resource):
             for attribute in self.shape.attributes()
             if attribute.name not in COMPUTED
         }
-        for name in self.shape.misplaced(given[SETTINGS]):
+        settings = given[SETTINGS]
+        if not (settings is None or is_unknown(settings) or isinstance(settings, dict)):
+            told = "settings holds fields of the policy by name: write settings = { ... }"
+            diags.add_error("Settings are an object", told, path=[SETTINGS])
+        for name in self.shape.misplaced(settings):
             attribute = self.shape.path(name)[0]
             told = f"settings.{name} has an attribute of its own: write {attribute} = ..."
             diags.add_error("Misplaced setting", told, path=[SETTINGS])

@@ -195,6 +195,12 @@ def test_without_a_broker_only_the_form_is_looked_at() -> None:
     diags = validate(Offline(), "service", **{**SERVICE, "settings": {"provider": "x"}})
     assert told(diags) == [("error", "Misplaced setting", ["settings"])]
     assert "write provider_kind" in details(diags)
+    for odd in ("base_url", ["base_url"], 1, False):
+        diags = validate(Offline(), "scope", name="x", service="nothing", settings=odd)
+        assert told(diags) == [("error", "Settings are an object", ["settings"])]
+    for later in (None, Unknown):
+        diags = validate(Offline(), "scope", name="x", service="nothing", settings=later)
+        assert told(diags) == []
     state, diags = create(Offline(), "service", **SERVICE)
     assert state is None
     assert "not configured" in details(diags)
