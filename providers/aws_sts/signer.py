@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote_to_bytes
 
 from providers.aws_sts.chunked import CHECKSUMS, Rechunked
 from providers.aws_sts.sigv4 import EMPTY, S3_PATHS, UNSIGNED, PathRules, SigV4, Target
@@ -125,9 +126,7 @@ class SessionSigner:
                 "the query could be signed in more than one way: write a space as %20, a plus as "
                 "%2B, other characters as %XX, and leave no parameter empty"
             )
-        # Some servers read x_amz_copy_source as the same name.
-        named = (name.replace(b"_", b"-") for name, _ in request.fields)
-        if not self._copies and not _SOURCES.isdisjoint(named):
+        if not self._copies and not _SOURCES.isdisjoint(_named(request)):
             raise Unsignable(
                 "the request would copy from a place that no rule has judged; whoever keeps the "
                 "policy can say copy_source: true in the scope"
@@ -163,6 +162,17 @@ class SessionSigner:
                 "payload_signing_enabled), or send no x-amz-content-sha256"
             )
         raise Unsignable("x-amz-content-sha256 is neither a SHA-256 in hex nor a known word")
+
+
+def _named(request: Outgoing) -> Iterable[bytes]:
+    """Yield the names of fields and parameters as the laxest server reads them."""
+    # Some read x_amz_copy_source as the same name.
+    for name, _ in request.fields:
+        yield name.replace(b"_", b"-")
+    if request.query:
+        # What an SDK presigns it writes there, and S3 takes it from there as if from the head.
+        for part in request.query.split(b"&"):
+            yield unquote_to_bytes(part.partition(b"=")[0]).lower().replace(b"_", b"-")
 
 
 def _said(request: Outgoing) -> bytes | None:

@@ -237,3 +237,16 @@ class TestWhatIsNotSigned:
         asked = request(fields=((name, b"/other/secret"),))
         assert "copy_source: true" in refused(signer(), asked)
         assert signed(signer(copies=True), asked)
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            *(b"x-amz-copy-source", b"X-Amz-Copy-Source", b"x%2Damz%2dcopy-sourc%65"),
+            *(b"x_amz_copy_source", b"x-amz-rename-source"),
+        ],
+    )
+    def test_a_source_in_the_query_where_s3_reads_it_too(self, name: bytes) -> None:
+        asked = request(query=b"partNumber=1&%b=/other/secret" % name)
+        assert "copy_source: true" in refused(signer(), asked)
+        assert signed(signer(copies=True), asked)
+        assert signed(signer(), request(query=b"prefix=x-amz-copy-source"))
