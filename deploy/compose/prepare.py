@@ -26,9 +26,11 @@ _LIFE = timedelta(days=365)
 
 def main() -> None:
     """Make what is missing."""
-    password = secrets.token_urlsafe(24).encode()
-    _write(FILES / "postgres" / "password", password, shared=True)
-    _write(FILES / "upstream" / "api-key", b"sk_demo_" + secrets.token_urlsafe(24).encode())
+    password, api_key = FILES / "postgres" / "password", FILES / "upstream" / "api-key"
+    if not password.exists():
+        _write(password, secrets.token_urlsafe(24).encode(), shared=True)
+    if not api_key.exists():
+        _write(api_key, b"sk_demo_" + secrets.token_urlsafe(24).encode())
     if not (FILES / "broker" / "ca.pem").exists():
         _certificates()
     if not (HOME / "keys").exists():
@@ -90,13 +92,13 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(path: Path, content: bytes, *, shared: bool = False) -> None:
-    """Write a file that its owner, or its group too, can read; leave it if it is there."""
-    try:
-        path.touch(mode=0o600, exist_ok=False)
-    except FileExistsError:
-        return
-    path.write_bytes(content)
-    path.chmod(0o640 if shared else 0o400)
+    """Write a file that its owner, or its group too, can read, whole or not at all."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600, exist_ok=False)
+    new.write_bytes(content)
+    new.chmod(0o640 if shared else 0o400)
+    new.replace(path)
 
 
 if __name__ == "__main__":

@@ -20,8 +20,15 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for folder in FOLDERS:
         (root / "files" / folder).mkdir(parents=True)
     (root / "home").mkdir(mode=0o700)
+    interrupted(root / "files")
     prepare(root)
     return root / "files"
+
+
+def interrupted(files: Path) -> None:
+    """Leave what a run leaves that is killed while it makes certificates."""
+    (files / "openbao" / "cert.pem").write_text("of an authority that nobody keeps")
+    (files / "openbao" / "key.pem").touch(mode=0o600)
 
 
 def prepare(root: Path) -> None:
