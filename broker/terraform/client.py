@@ -63,18 +63,18 @@ class AdminClient:
 
     def who(self) -> Mapping[str, Any]:
         """Return the token's name, permissions and expiry."""
-        return self._call("GET", "/self")
+        return self._call("GET", "/self", holds=("name", "token", "expires_at"))
 
     def summary(self) -> Mapping[str, Any]:
         """Return which policy is in force."""
-        return self._call("GET", "/policy")
+        return self._call("GET", "/policy", holds=("policy_version", "version"))
 
     def entry(self, section: str, name: str) -> Mapping[str, Any] | None:
         """Return an entry with what is known of it, or None."""
         if not _NAME.fullmatch(name):
             return None  # nothing is called so, and it must not become another path
         try:
-            return self._call("GET", f"/policy/{section}/{name}")
+            return self._call("GET", f"/policy/{section}/{name}", holds=("name", "origin", "body"))
         except ApiError as error:
             if error.code == "not_found":
                 return None
@@ -84,7 +84,8 @@ class AdminClient:
         self, edits: Sequence[Mapping[str, Any]], assume: Sequence[Mapping[str, str]]
     ) -> Sequence[Mapping[str, Any]]:
         """Return why the policy would not load with these edits."""
-        answer = self._call("POST", "/policy/check", {"edits": edits, "assume": assume})
+        asked = {"edits": edits, "assume": assume}
+        answer = self._call("POST", "/policy/check", asked, holds=("problems",))
         problems: Sequence[Mapping[str, Any]] = answer["problems"]
         return problems
 
@@ -93,7 +94,7 @@ class AdminClient:
     ) -> Mapping[str, Any]:
         """Set an entry that is as `expected` (an etag; None: not there); return it."""
         edit = {"section": section, "name": name, "body": body, "expected": expected}
-        answer = self._call("POST", "/policy/changes", self._change(edit))
+        answer = self._call("POST", "/policy/changes", self._change(edit), holds=("entries",))
         entry: Mapping[str, Any] = answer["entries"][0]
         return entry
 
@@ -110,13 +111,17 @@ class AdminClient:
         return {"edits": [edit], "comment": self._comment}
 
     def _call(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        *,
+        holds: Sequence[str] = (),
     ) -> Mapping[str, Any]:
-        return asyncio.run(self._send(method, path, body))
+        """Return the answer, which holds these members at least."""
+        return _read(asyncio.run(self._send(method, path, body)), self._target.url, holds)
 
-    async def _send(
-        self, method: str, path: str, body: Mapping[str, Any] | None
-    ) -> Mapping[str, Any]:
+    async def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> httpx.Response:
         target = self._target
         try:
             async with http.client(
@@ -125,7 +130,7 @@ class AdminClient:
                 allow_private=True,
                 allow_loopback_http=True,
             ) as client:
-                answer = await client.request(
+                return await client.request(
                     method,
                     f"{target.url.rstrip('/')}/admin/v1{path}",
                     json=body,
@@ -138,16 +143,16 @@ class AdminClient:
                 f"the admin API at {target.url} cannot be reached: {told}. It is off unless the "
                 "broker's settings give it a port (`[admin] port`)",
             ) from None
-        return _read(answer, target.url)
 
 
-def _read(answer: httpx.Response, url: str) -> Mapping[str, Any]:
+def _read(answer: httpx.Response, url: str, holds: Sequence[str]) -> Mapping[str, Any]:
     try:
         document = answer.json()
     except (ValueError, RecursionError):  # no JSON, or nested deeper than any answer
         document = None
-    if not isinstance(document, dict) or (
-        answer.is_error and answer.headers.get("Broker-Error") is None
+    marked = answer.headers.get("Broker-Error") is not None
+    if not isinstance(document, dict) or not (
+        marked if answer.is_error else set(holds) <= document.keys()
     ):
         raise ApiError(
             "foreign",
