@@ -276,7 +276,9 @@ async def _brokers(
     places = []
     for one in range(number):
         (directory / str(one)).mkdir()
-        made = limited_site(directory / str(one), limits, limits_url=redis.url)
+        made = limited_site(
+            directory / str(one), limits, environment={"BROKER_LIMITS_URL": redis.url}
+        )
         places.append(await stack.enter_async_context(made))
         await stack.enter_async_context(places[-1].broker())
     return places

@@ -41,7 +41,7 @@ def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     """Everything that logs says all that it knows."""
     caplog.set_level(logging.DEBUG)
     for name in ("asyncio", "broker", "providers"):
-        logging.getLogger(name).setLevel(logging.DEBUG)
+        caplog.set_level(logging.DEBUG, name)
 
 
 async def fail_everywhere(gateway: GatewayBench) -> list[bytes]:
