@@ -46,7 +46,7 @@ RUN apt-get download -qq base-files ca-certificates libbz2-1.0 libc6 libcrypt1 l
   && for name in agent broker keys openbao postgres upstream; do \
        install -D -d -o 65532 -g 65532 -m 0750 "/rootfs/files/$name"; \
      done \
-  && cp -a /usr/local/broker /rootfs/usr/local/
+  && mkdir -p /rootfs/usr/local && cp -a /usr/local/broker /rootfs/usr/local/
 
 FROM scratch
 COPY --from=build /rootfs /
