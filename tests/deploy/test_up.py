@@ -69,9 +69,12 @@ def test_the_agent_does_its_task_and_reaches_the_broker_alone(project: Project) 
     assert len(told) == 7
     assert all(line.startswith("ok ") for line in told), told
     assert project.podman("wait", agent).strip() == "0"
-    checks = json.loads(project.podman("exec", broker, "broker", "doctor", "--json"))
-    assert checks["problems"] == 0
-    assert len(checks["findings"]) > 5
+
+    def well() -> bool:
+        found = json.loads(project.podman("exec", broker, "broker", "doctor", "--json") or "{}")
+        return found.get("problems") == 0 and len(found["findings"]) > 5
+
+    wait_until(well, "the doctor to find all well", 60)
     (lease,) = json.loads(project.podman("exec", broker, "broker", "leases", "--json"))
     assert (lease["state"], lease["scope"]) == ("delivered", "orders-db.read")
     size = project.podman("image", "inspect", "agent-token-broker", "--format", "{{.Size}}")
