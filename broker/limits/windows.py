@@ -72,7 +72,8 @@ class Windows:
             if not self._strategy.hit(window.item, window.key):
                 for taken in windows[:index]:
                     self._storage.take_back(taken.count_key, taken.item.amount)
-                return self.full(windows)
+                # By now there may be room: but this one has not been counted.
+                return self.full(windows) or Exceeded("rate", window.name, 1)
         return None
 
     def full(self, windows: Sequence[Window]) -> Exceeded | None:

@@ -33,6 +33,16 @@ def test_all_windows_are_taken_or_none() -> None:
     assert windows.full([wide, narrow]) == Exceeded("rate", wide.name, 3600)
 
 
+def test_what_is_refused_as_a_window_gets_room_again_is_still_refused() -> None:
+    times = iter([100.0, 100.0, 160.0])  # the entry is in the window as late as that, inclusive
+    windows = Windows(MemoryStorage(lambda: next(times, 160.001)))
+    one = rate(RateLimitItemPerMinute(1))
+    assert windows.take([one]) is None
+    assert windows.take([one]) == Exceeded("rate", one.name, 1)
+    assert windows.take([one]) is None
+    assert windows.take([one]) is not None
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_nothing_to_count_is_never_full(count: int) -> None:
     windows = Windows(MemoryStorage())
