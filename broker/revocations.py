@@ -44,9 +44,9 @@ class Revocations:
         """Read what is new; raise `StorageError` if that cannot be known."""
         as_of = self._monotonic()
         news = await self._store.since(self._last)
+        self._learn(news, as_of)
         if news:
             self._last = max(self._last, news[-1].number)
-        self._learn(news, as_of)
 
     async def revoke(self, order: Revocation) -> Ended:
         """Make a revocation, which is in force here once this returns; raise `StorageError`."""
@@ -64,6 +64,10 @@ class Revocations:
             except StorageError as error:
                 if not failing:
                     _log.error("revocations cannot be read; soon no token is good: %s", error)
+                failing = True
+            except Exception:  # noqa: BLE001 - a defect must not end this for good
+                if not failing:
+                    _log.exception("revocations cannot be taken; soon no token is good")
                 failing = True
             else:
                 if failing:

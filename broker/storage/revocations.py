@@ -6,10 +6,11 @@ knows fewer was restored from an older copy: grants that had been revoked would 
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from broker.errors import StorageError
+from broker.errors import BrokerError, ConfigurationError, StorageError
 from broker.files import read_private, replace_private
 from broker.revoked import Revoked, timeless
 from broker.storage import grants
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from broker.model import Grant, Revocation
     from broker.storage.committer import Committer
+
+_log: Final = logging.getLogger(__name__)
 
 
 class SqliteRevocations:
@@ -47,9 +50,17 @@ class SqliteRevocations:
             return _end(connection, order, number)
 
         ended = await self._committer.run(store, writes=True)
-        # A transaction of its own: whoever is in one sees all that is committed, and nobody else
-        # writes the file meanwhile. It must never be ahead of the database.
-        await self._committer.run(self._note, writes=True)
+        try:
+            # A transaction of its own: whoever is in one sees all that is committed, and nobody
+            # else writes the file meanwhile. It must never be ahead of the database.
+            await self._committer.run(self._note, writes=True)
+        except (BrokerError, OSError) as error:  # what is stored is in force, mark or no mark
+            _log.error(
+                "revocation %d would not be noticed to be missing from the database, should "
+                "that be restored from an older copy: %s",
+                ended.revocation.number,
+                error,
+            )
         return ended
 
     async def since(self, number: int) -> tuple[Revocation, ...]:
@@ -74,7 +85,10 @@ class SqliteRevocations:
     def _read_mark(self) -> int:
         if not self._mark.is_symlink() and not self._mark.exists():
             return 0
-        text = read_private(self._mark).strip()
+        try:
+            text = read_private(self._mark).strip()
+        except ConfigurationError as error:
+            raise StorageError(str(error)) from None
         if not text.isdigit():
             raise StorageError(
                 f"{self._mark}: does not hold the number of the last revocation; remove it, and "

@@ -120,5 +120,48 @@ async def test_r4_a_store_that_fails_is_asked_again(
     assert "revocations can be read again" in messages
 
 
+async def test_r4_a_mark_that_is_not_private_is_read_again_once_it_is(
+    store: SqliteStorage,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.001)
+    mark = tmp_path / "broker.revocations"
+    mark.write_text("0\n")
+    mark.chmod(0o644)
+    learnt = _Learnt()
+    following = asyncio.create_task(Revocations(store.revocations, learnt).follow())
+    async with asyncio.timeout(20):
+        while "chmod 600" not in caplog.text:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+        mark.chmod(0o600)
+        while not learnt.times:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+    following.cancel()
+
+
+async def test_r4_news_that_could_not_be_taken_is_told_again(
+    store: SqliteStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "POLL_SECONDS", 0.001)
+    await store.revocations.add(order("grant", "x"))
+    learnt, told = _Learnt(), 0
+
+    def learn(news: Sequence[Revocation], as_of: float) -> None:
+        nonlocal told
+        told += 1
+        if told <= 3:
+            raise RuntimeError("a defect")
+        learnt(news, as_of)
+
+    following = asyncio.create_task(Revocations(store.revocations, learn).follow())
+    async with asyncio.timeout(20):
+        await learnt.something.wait()
+    following.cancel()
+    assert learnt.news == ["x"]
+    assert len([one for one in caplog.records if one.exc_info]) == 1
+
+
 def test_a_revocation_is_seen_well_within_a_second() -> None:
     assert POLL_SECONDS <= 0.25

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from broker.errors import ConfigurationError, StorageError
+from broker.errors import StorageError
 from broker.storage.sqlite import SqliteStorage
 from tests.contracts.revocations import ROOT, RevocationContract, jtis, order
 
@@ -126,12 +126,29 @@ async def test_c1_a_mark_that_is_a_link_or_open_to_others_is_refused(path: Path)
     mark = path.with_suffix(".revocations")
     store = SqliteStorage(path)
     mark.symlink_to(path.with_name("nowhere"))
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(StorageError):
         await store.revocations.since(0)
     mark.unlink()
     await store.revocations.add(order("all"))
     assert mark.stat().st_mode & 0o777 == 0o600
     mark.chmod(0o644)
-    with pytest.raises(ConfigurationError, match="chmod 600"):
+    with pytest.raises(StorageError, match="chmod 600"):
         await store.revocations.since(0)
+    await store.close()
+
+
+async def test_r4_a_revocation_stands_though_its_mark_cannot_be_written(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = SqliteStorage(path)
+    await store.save_grant(ROOT)
+    path.parent.chmod(0o777)
+    ended = await store.revocations.add(order("agent", "bot"))
+    assert jtis(ended) == {"root"}
+    assert [one.value for one in await store.revocations.since(0)] == ["bot"]
+    assert "would not be noticed to be missing" in caplog.text
+    assert "chmod go-w" in caplog.text
+    path.parent.chmod(0o700)
+    await store.revocations.add(order("agent", "other"))
+    assert path.with_suffix(".revocations").read_text() == "2\n"
     await store.close()
