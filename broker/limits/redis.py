@@ -57,8 +57,16 @@ for index = windows + 1, windows + places do
     redis.call('ZREMRANGEBYSCORE', KEYS[index], '-inf', now)
     if redis.call('ZCARD', KEYS[index]) >= most(index) then return {index, '1'} end
 end
+local stamp = string.format('%.6f', now)
 local full, longest = 0, -1
 for index = 1, windows do
+    -- What was counted "later" was counted before the clock was set back.
+    local place, latest = 0, redis.call('LINDEX', KEYS[index], 0)
+    while latest and tonumber(latest) > now do
+        redis.call('LSET', KEYS[index], place, stamp)
+        place = place + 1
+        latest = redis.call('LINDEX', KEYS[index], place)
+    end
     local entry = redis.call('LINDEX', KEYS[index], most(index) - 1)
     if entry then
         local wait = tonumber(entry) + window(index) - now
@@ -71,7 +79,7 @@ for index = windows + places + 1, windows + places + totals do
 end
 
 for index = 1, windows do
-    redis.call('LPUSH', KEYS[index], string.format('%.6f', now))
+    redis.call('LPUSH', KEYS[index], stamp)
     redis.call('LTRIM', KEYS[index], 0, most(index) - 1)
     redis.call('EXPIRE', KEYS[index], window(index) + 1)
 end
@@ -100,6 +108,14 @@ for index, key in ipairs(KEYS) do redis.call('ZREM', key, ARGV[index]) end
 _log: Final = logging.getLogger(__name__)
 
 
+class _NoPassword(RedisError):
+    """Why there is no password, told so that the client drops the connection it was for.
+
+    Of any other error the client keeps the connection, as whoever the server takes it for, and in
+    the server's first database.
+    """
+
+
 class PasswordFile(CredentialProvider):
     """Read the password anew for each connection, so that it can be changed while we run."""
 
@@ -118,8 +134,11 @@ class PasswordFile(CredentialProvider):
         return (self._username, password) if self._username else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """Return the same: the file is small and on this machine."""
-        return self.get_credentials()
+        """Return the same: the file is small and on this machine. Raises `_NoPassword`."""
+        try:
+            return self.get_credentials()
+        except ConfigurationError as error:
+            raise _NoPassword(str(error)) from None
 
 
 class RedisCounts:
@@ -204,8 +223,8 @@ class RedisCounts:
                 _log.warning("limits: places could not be kept: %s", error)
 
     async def check(self) -> None:
-        """Raise `LimitsUnavailable`, saying why, if the server does not answer."""
-        await self._ask(self._hold([], [self._held_for]))
+        """Raise `LimitsUnavailable`, saying why, if the server does not answer, or not write."""
+        await self._ask(self._hold([_key("check")], [self._held_for, "check"]))
 
     async def close(self) -> None:
         """Give back what is still held, and close the connections."""
@@ -235,7 +254,7 @@ class RedisCounts:
         """Return the server's answer. Its error texts may quote what it was sent."""
         try:
             return await asking
-        except ConfigurationError as error:
+        except _NoPassword as error:
             raise LimitsUnavailable(str(error)) from None
         except (RedisError, OSError) as error:
             raise LimitsUnavailable(

@@ -4,7 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
-from limits import RateLimitItemPerMinute
+from limits import RateLimitItemPerMinute, RateLimitItemPerSecond
 
 from broker.errors import LimitsUnavailable
 from broker.files import create_private
@@ -138,6 +138,34 @@ async def test_without_the_server_nothing_is_let_through_and_with_it_again_all_i
             assert isinstance(await taken(counts, quota), Ticket)
 
 
+async def test_a_server_that_takes_no_writes_is_not_well(component: Gate, sharing: Opens) -> None:
+    with running_redis(component) as server:
+        counts = sharing(server.url)
+        await counts.check()
+        server.tell("CONFIG", "SET", "min-replicas-to-write", "1")
+        with pytest.raises(LimitsUnavailable):
+            await taken(counts, place(1))
+        with pytest.raises(LimitsUnavailable, match=r"limits\.url cannot count now"):
+            await counts.check()
+        server.tell("CONFIG", "SET", "min-replicas-to-write", "0")
+        await counts.check()
+        names = server.tell("KEYS", "*").split()
+        assert all(int(server.tell("TTL", name)) > 0 for name in names)
+
+
+async def test_r5_a_clock_that_is_set_back_shuts_no_window_for_longer_than_it_is(
+    counts: RedisCounts, redis: Redis
+) -> None:
+    window = rate(RateLimitItemPerSecond(2))
+    assert len(passed(await burst(counts, rated(window), 3))) == 2
+    later = int(redis.tell("TIME").split()[0]) + 7200
+    for place_in_list in ("0", "1"):
+        redis.tell("LSET", KEY_PREFIX + window.count_key, place_in_list, f"{later}.5")
+    assert refused(await taken(counts, rated(window))).wait == 1
+    await asyncio.sleep(1.05)
+    assert len(passed(await burst(counts, rated(window), 3))) == 2
+
+
 async def test_a_server_that_does_not_answer_is_not_waited_for(sharing: Opens) -> None:
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
@@ -187,6 +215,24 @@ async def test_a_user_of_the_server_logs_in_by_name(
         assert isinstance(await taken(counts, place(1)), Ticket)
         with pytest.raises(LimitsUnavailable):
             await taken(sharing(server.url, password=PasswordFile(path, None)), place(1))
+
+
+async def test_nobody_counts_as_another_user_or_elsewhere_once_a_password_was_missing(
+    component: Gate, sharing: Opens, tmp_path: Path
+) -> None:
+    path = tmp_path / "password"
+    create_private(path, PASSWORD.encode())
+    quota = rated(rate(RateLimitItemPerMinute(1)))
+    user = ("--user", "broker", "on", f">{PASSWORD}", *DOCUMENTED_RIGHTS.split())
+    with running_redis(component, *user) as server:  # where anybody may come in without one
+        url = server.url.removesuffix("/0") + "/3"
+        counts, other = (sharing(url, password=PasswordFile(path, "broker")) for _ in range(2))
+        assert isinstance(await taken(other, quota), Ticket)
+        path.write_bytes(b"")
+        with pytest.raises(LimitsUnavailable, match="write the password to it"):
+            await taken(counts, quota)
+        path.write_bytes(PASSWORD.encode())
+        assert refused(await taken(counts, quota)).kind == "rate"
 
 
 async def test_a_socket_will_do(redis: Redis, sharing: Opens) -> None:
