@@ -231,7 +231,7 @@ class LocalCounts:
     async def check(self) -> None:
         """Raise `LimitsUnavailable` if the file cannot be read."""
         try:
-            await self._run(lambda connection: connection.execute("SELECT 1 FROM windows"))
+            await self._run(_look)
         except StorageError as error:
             raise LimitsUnavailable(str(error)) from None
 
@@ -305,3 +305,8 @@ class LocalCounts:
             "INSERT OR REPLACE INTO places VALUES (?, ?, ?)",
             [(place.key, ticket.id, until) for ticket in tickets for place in ticket.places],
         )
+
+
+def _look(connection: sqlite3.Connection) -> None:
+    """Read something, to its end: a row that is left keeps open what the file was like then."""
+    connection.execute("SELECT 1 FROM windows LIMIT 1").fetchall()

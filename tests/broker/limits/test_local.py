@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -237,3 +238,18 @@ async def test_a_damaged_file_says_what_to_do(tmp_path: Path, storage: SqliteSto
     path.chmod(0o600)
     with pytest.raises(ConfigurationError, match="delete the file"):
         LocalCounts(path, storage.totals)
+
+
+async def test_a_look_whether_it_works_keeps_no_snapshot_of_the_file_open(
+    tmp_path: Path, storage: SqliteStorage
+) -> None:
+    looker, busy = (LocalCounts(tmp_path / "limits.db", storage.totals) for _ in range(2))
+    for _ in range(2):
+        await taken(looker, rated(rate(RateLimitItemPerMinute(9))))
+    await looker.check()
+    await taken(busy, rated(rate(RateLimitItemPerMinute(9))))
+    with closing(sqlite3.connect(tmp_path / "limits.db", timeout=0.2)) as connection:
+        row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    assert row[0] == 0, "somebody still reads what was in the file before"
+    for one in (looker, busy):
+        await one.close()
