@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field
 
-from providers.base import Minted, Plugin, Secret
+from providers.base import Minted, Plugin, Secret, upstream_of
 from providers.bearer import (
     ACCESS_TOKEN,
     BearerService,
@@ -24,7 +24,6 @@ from providers.bearer import (
     SecretReference,
     Url,
     token_slots,
-    upstream,
 )
 from providers.tokens import (
     ASSERTION_TYPE,
@@ -179,7 +178,7 @@ PLUGIN: Final = Plugin(
     deliveries=frozenset({"proxy", "credential"}),
     http_rules=True,
     build=_build,
-    upstream=upstream,
+    upstream=upstream_of,
     token_slots=token_slots,
     secret_references=_secret_references,
     least_lifetime=LONGEST_LIFE,

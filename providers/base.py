@@ -145,6 +145,17 @@ def parse_base_url(text: str) -> BaseUrl:
     return BaseUrl(scheme, match["host"].strip("[]"), port, path.encode())
 
 
+def upstream_of(service: Any) -> Upstream:
+    """Return where a service with a `base_url` has its requests go; raises as `parse_base_url`."""
+    return Upstream(
+        *parse_base_url(service.base_url),
+        allow_private=service.allow_private,
+        insecure_http=service.insecure_http,
+        scrub=service.scrub in {True, "on"},
+        ca_file=service.ca_file,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class TokenSlot:
     """A place in a request where an agent's client puts what it believes is its API key.

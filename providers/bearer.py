@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from providers.base import Injection, Secret, TokenSlot, Upstream, parse_base_url
+from providers.base import Injection, Secret, TokenSlot, parse_base_url
 
 if TYPE_CHECKING:
     from providers.base import CredentialRequest, Minted
@@ -69,21 +69,6 @@ class BearerService(Model):
                     "use https, or say insecure_http: true"
                 )
         return self
-
-
-def upstream(config: BearerService) -> Upstream:
-    """Return where the requests of a service go."""
-    place = parse_base_url(config.base_url)
-    return Upstream(
-        scheme=place.scheme,
-        host=place.host,
-        port=place.port,
-        base_path=place.path,
-        allow_private=config.allow_private,
-        insecure_http=config.insecure_http,
-        scrub=config.scrub in {True, "on"},
-        ca_file=config.ca_file,
-    )
 
 
 class PresentsBearer:

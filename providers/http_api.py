@@ -22,8 +22,7 @@ from providers.base import (
     ProviderError,
     Secret,
     TokenSlot,
-    Upstream,
-    parse_base_url,
+    upstream_of,
 )
 
 if TYPE_CHECKING:
@@ -215,7 +214,7 @@ class HttpApiService(_Model):
 
     @model_validator(mode="after")
     def _complete(self) -> HttpApiService:
-        upstream = _upstream(self)
+        upstream = upstream_of(self)
         if upstream.scheme == "http" and not self.insecure_http:
             raise ValueError(
                 "base_url is plain http, over which no credential is sent; "
@@ -306,20 +305,6 @@ async def _user_pass(credential: Basic, secret: ReadFit) -> bytes:
     return base64.b64encode(user + b":" + password)
 
 
-def _upstream(config: HttpApiService) -> Upstream:
-    place = parse_base_url(config.base_url)
-    return Upstream(
-        scheme=place.scheme,
-        host=place.host,
-        port=place.port,
-        base_path=place.path,
-        allow_private=config.allow_private,
-        insecure_http=config.insecure_http,
-        scrub=config.scrub in {True, "on"},
-        ca_file=config.ca_file,
-    )
-
-
 def _token_slots(config: HttpApiService) -> tuple[TokenSlot, ...]:
     bearer = TokenSlot("bearer", b"authorization", b"Bearer ")
     match config.credential:
@@ -360,7 +345,7 @@ PLUGIN: Final = Plugin(
     deliveries=frozenset({"proxy"}),
     http_rules=True,
     build=_build,
-    upstream=_upstream,
+    upstream=upstream_of,
     token_slots=_token_slots,
     secret_references=_secret_references,
 )

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from providers.base import Plugin
-from providers.bearer import token_slots, upstream
+from providers.base import Plugin, upstream_of
+from providers.bearer import token_slots
 from providers.gcp.config import GcpScope, GcpService, secret_references
 from providers.gcp.provider import build
 
@@ -20,7 +20,7 @@ PLUGIN: Final = Plugin(
     deliveries=frozenset({"proxy", "credential"}),
     http_rules=True,
     build=build,
-    upstream=upstream,
+    upstream=upstream_of,
     token_slots=token_slots,
     secret_references=secret_references,
 )

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from providers.base import Plugin
-from providers.bearer import token_slots, upstream
+from providers.base import Plugin, upstream_of
+from providers.bearer import token_slots
 from providers.oauth2.config import OAuth2Scope, OAuth2Service, secret_references
 from providers.oauth2.provider import build
 from providers.tokens import LONGEST_LIFE
@@ -22,7 +22,7 @@ PLUGIN: Final = Plugin(
     deliveries=frozenset({"proxy", "credential"}),
     http_rules=True,
     build=build,
-    upstream=upstream,
+    upstream=upstream_of,
     token_slots=token_slots,
     secret_references=secret_references,
     least_lifetime=LONGEST_LIFE,

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, model_validator
 
-from providers.base import Templated, TokenSlot, Upstream, parse_base_url
+from providers.base import Templated, TokenSlot, Upstream, upstream_of
 
 _PATH: Final = r"^[A-Za-z0-9_.-]+(?:/[A-Za-z0-9_.-]+)*$"
 _NAME: Final = r"^[A-Za-z0-9_.-]+$"
@@ -133,19 +133,7 @@ class VaultDynamicScope(_Model):
 
 def upstream(config: VaultDynamicService) -> Upstream | None:
     """Return where the requests of a service go; raise `ValueError` for what is no base URL."""
-    if config.base_url is None:
-        return None
-    place = parse_base_url(config.base_url)
-    return Upstream(
-        scheme=place.scheme,
-        host=place.host,
-        port=place.port,
-        base_path=place.path,
-        allow_private=config.allow_private,
-        insecure_http=config.insecure_http,
-        scrub=config.scrub in {True, "on"},
-        ca_file=config.ca_file,
-    )
+    return None if config.base_url is None else upstream_of(config)
 
 
 def token_slots(config: VaultDynamicService) -> tuple[TokenSlot, ...]:

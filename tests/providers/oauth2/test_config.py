@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from providers.bearer import upstream
+from providers.base import upstream_of
 from providers.oauth2 import PLUGIN
 from providers.oauth2.config import OAuth2Scope, OAuth2Service, secret_references
 
@@ -29,11 +29,11 @@ def service(**changes: object) -> OAuth2Service:
 
 
 def test_a_service_says_where_its_api_is() -> None:
-    place = upstream(service())
+    place = upstream_of(service())
     assert (place.scheme, place.host, place.port) == ("https", "api.crm.example.com", 443)
     assert place.base_path == b"/v2"
     assert place.scrub
-    assert not upstream(service(scrub="off")).scrub
+    assert not upstream_of(service(scrub="off")).scrub
 
 
 @pytest.mark.parametrize(
