@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 from hashlib import sha256
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
@@ -39,8 +39,10 @@ SHORTEST: Final = 8
 _MANY: Final = 32
 """Needles beyond which they are no longer looked at one by one: somebody may have sown them."""
 
-_EVERYWHERE: Final[Ranges] = ((0, 0),)
 _OPENING: Final = 12
+_REACH: Final = _OPENING * LONGEST_ESCAPE
+"""Bytes that the first characters of an occurrence may take."""
+
 _FILLERS: Final = b"*~!.,|^$@(){}[]<>?:\xff"
 _FRAMING: Final = frozenset({b"connection", b"content-length", b"transfer-encoding"})
 _STATUS: Final = len(b"HTTP/1.1 200")
@@ -129,7 +131,7 @@ class Scrubber:
         if not found:
             return []
         if len(found) > _MANY:
-            return _EVERYWHERE
+            return [(0, len(data))]
         hits = []
         for number, start, end in found:
             if number < len(self._texts) or self._is_escape(data, start, end):
@@ -154,15 +156,21 @@ class Scrubber:
 
     def _starts(self, data: bytes, hits: Ranges) -> Iterator[int]:
         """Yield where an occurrence of a secret may begin, in order."""
-        if hits is _EVERYWHERE:
-            yield from (match.start() for match in self._openings.finditer(data))
-            return
-        beginning, done = self._beginning, 0
+        done = 0
         for first, end in hits:
-            for start in range(max(done, first), end):
-                if data[start] in beginning:
-                    yield start
+            yield from self._opened(data, max(done, first), end)
             done = max(done, end)
+
+    def _opened(self, data: bytes, first: int, end: int) -> Iterator[int]:
+        """Yield where the first characters of a secret stand, from `first` on and before `end`.
+
+        To look for all of it at each place would take as long as somebody who sows marks likes.
+        """
+        if first < end:
+            for match in self._openings.finditer(data, first, end + _REACH):
+                if match.start() >= end:
+                    return
+                yield match.start()
 
     def _first_open(self, data: bytes, lowest: int) -> int:
         """Return where the first secret begins, from `lowest` on, that the end of data cuts short.
@@ -178,7 +186,9 @@ class Scrubber:
         if not escaped and data[-2:] not in self._pairs:
             lowest = max(lowest, size - 1)
         beginning = self._beginning
-        for start in range(lowest, size):
+        # Of what begins further from the end than that, the first characters are all there.
+        near = max(lowest, size - _REACH)
+        for start in chain(self._opened(data, lowest, near), range(near, size)):
             if any(one.walk(data, start).is_open for one in beginning.get(data[start], ())):
                 return start
         return size

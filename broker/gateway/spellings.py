@@ -1,13 +1,16 @@
 """The ways in which a service may write a secret that it echoes.
 
 As it is, in base64 (RFC 4648, both alphabets) wherever it stands in what was encoded, or in
-hexadecimal; and any character of that may be escaped for a URL, for JSON or for HTML.
+hexadecimal; and any character of that may be escaped for a URL, for JSON or for HTML. A secret that
+is not ASCII may have been taken for UTF-8 or for Latin-1, and be written in the other.
 """
 
 from __future__ import annotations
 
 import base64
 import re
+import struct
+from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -105,7 +108,29 @@ def texts(secret: bytes) -> set[bytes]:
         whole = base64.b64encode(bytes(offset) + secret + bytes(2))
         inner = whole[-(-offset * 8 // 6) : (offset + len(secret)) * 8 // 6]
         found |= {inner, inner.translate(_URL_SAFE)}
-    return found
+    return found if secret.isascii() else found.union(_beyond_ascii(secret))
+
+
+def _beyond_ascii(secret: bytes) -> Iterator[bytes]:
+    """Yield how those write it who take it for text, in UTF-8 or with a character in each byte."""
+    for coding in ("utf-8", "latin-1"):
+        with suppress(UnicodeDecodeError):
+            text = secret.decode(coding)
+            yield text.encode()
+            yield text.encode("latin-1", "xmlcharrefreplace")
+            yield text.encode("ascii", "xmlcharrefreplace")
+            for form in ("%04x", "%04X"):
+                yield b"".join(_unicode_escape(character, form) for character in text)
+
+
+def _unicode_escape(character: str, form: str) -> bytes:
+    """Return a character as JSON has it where only ASCII may stand (RFC 8259, 7)."""
+    if character.isascii():
+        return character.encode()
+    units = character.encode("utf-16-be")
+    return b"".join(
+        b"\\u%b" % (form % unit[0]).encode() for unit in struct.iter_unpack(">H", units)
+    )
 
 
 def escape_heads(found: Iterable[bytes]) -> set[bytes]:
@@ -124,12 +149,12 @@ def _heads(byte: int) -> frozenset[bytes]:
 def _ways(byte: int) -> tuple[bytes, ...]:
     """Return what may stand for one byte of a text: itself, then its escapes, the longest last.
 
-    Beyond ASCII there is none but %XX.
+    Beyond ASCII there is none but %XX: other escapes are of characters (see `texts`).
     """
     raw = bytes([byte])
     ways = {b"%%%02x" % byte, b"%%%02X" % byte}
     if byte < _ASCII_END:
-        ways |= {b"\\u%04x" % byte, b"\\u%04X" % byte, b"&#%d;" % byte}
+        ways |= {b"\\u%04x" % byte, b"\\u%04X" % byte, b"&#%d;" % byte, b"&#%03d;" % byte}
         ways |= {b"&#x%02x;" % byte, b"&#x%02X;" % byte, b"&#X%02x;" % byte, b"&#X%02X;" % byte}
     if raw in _NAMED:
         ways.add(_NAMED[raw])

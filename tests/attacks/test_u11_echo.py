@@ -206,6 +206,37 @@ async def test_u11_in_redirects_cookies_and_links(
         assert_clean(response.head)
 
 
+@pytest.mark.timeout(20)
+async def test_u11_sown_with_marks_an_answer_is_searched_in_bounded_time(
+    gateway: GatewayBench,
+) -> None:
+    gateway.secrets.values["env:KEY"] = KEY.encode() * 50
+    body = (b"%" * 12_000 + b"%73") * 340
+    gateway.upstream.answer = reply(body)
+    assert (await gateway.call(b"GET", b"/api/x")).body == body
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        ("it's-a-secret", b"it&#039;s-a-secret"),  # htmlspecialchars of PHP
+        ("schlüssel-12", b'{"a": "schl\\u00fcssel-12"}'),
+        ("schlüssel-12", b'{"a": "schl\\u00C3\\u00BCssel-12"}'),  # each byte for a character
+        ("schlüssel-12", b"schl&#252;ssel-12"),
+        ("schlüssel-12", "schlüssel-12".encode("latin-1")),
+    ],
+)
+async def test_u11_with_characters_that_are_written_in_other_ways(
+    gateway: GatewayBench, secret: str, said: bytes
+) -> None:
+    gateway.secrets.values["env:KEY"] = secret.encode()
+    gateway.upstream.answer = reply(b"<" + said + b">")
+    response = await gateway.call(b"GET", b"/basic/x")
+    assert secret[-5:].encode() not in response.body
+    assert response.body.startswith(b"<")
+    assert await echoed(gateway) == [ECHOED]
+
+
 async def test_u11_in_interim_responses_and_trailers(gateway: GatewayBench) -> None:
     gateway.upstream.answer = raw(
         b"HTTP/1.1 103 Early Hints\r\nLink: <%b>\r\n\r\n" % SECRET

@@ -13,6 +13,7 @@ from broker.gateway.scrub import SHORTEST, Scrubber, Scrubbing, scrubber
 from broker.gateway.spellings import Spelling, texts
 
 KEY = b"sk_live_7f3a9c/+canary"
+LONG = b"eyJhbGciOiJS" + b"aZ9kQ3mB" * 124
 FILLER = b"*"
 MARKS = [b"%73", b"\\u006b", b"&#107;", b"%", b"\\", b"\\u00", b"&#", b"&", b"%4", b"%3"]
 
@@ -87,6 +88,31 @@ def test_sown_with_escapes_it_is_scrubbed_alike(
 def test_whatever_is_sown_a_mebibyte_is_scrubbed_in_bounded_time(seed: bytes) -> None:
     body = seed * ((1 << 20) // len(seed))
     assert Scrubber([KEY]).scrub(body) == body
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("seed", [b"%", b"%" * 12_000 + b"%65", b"\\" * 300 + b"\\u0065", b"&&#"])
+def test_whatever_is_sown_a_long_secret_is_looked_for_in_bounded_time(seed: bytes) -> None:
+    scrubbing = Scrubbing(Scrubber([LONG]))
+    piece = (seed * (1 << 14))[: 1 << 14]
+    passed = b"".join(scrubbing.content(piece, done=False) for _ in range(256))
+    assert passed + scrubbing.content(b"", done=True) == piece * 256
+
+
+@given(st.integers(0, 40), st.integers(0, 120), st.data())
+def test_of_a_long_secret_nothing_passes_wherever_it_is_cut(
+    before: int, after: int, data: st.DataObject
+) -> None:
+    spelling = Spelling(data.draw(st.sampled_from(sorted(texts(LONG[:80])))))
+    escaped = data.draw(st.sampled_from([0, 1, 2, 7]))
+    text = b"".join(
+        ways[-1] if escaped and not number % escaped else ways[0]
+        for number, ways in enumerate(spelling._characters)
+    )
+    body = b"%" * before + text + b"\\" * after
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(body)), max_size=4)))
+    chunks = [body[one:other] for one, other in pairwise([0, *cuts, len(body)])]
+    _assert_scrubbed([LONG[:80]], body, chunks)
 
 
 @given(bodies(), st.data())
