@@ -167,8 +167,13 @@ class PolicyStore:
         """The documents of which the policy in force was made."""
         self.current: Policy = load(self.documents)
         """The policy in force: an immutable snapshot, replaced as a whole."""
-        self.problems: tuple[Problem, ...] = ()
-        """Why the documents as they are now were refused, if they were."""
+        self._problems: tuple[Problem, ...] = ()
+        self._doubts: tuple[Problem, ...] = ()
+
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """Why what the policy should be made of now is not in force, if it is not."""
+        return self._problems + self._doubts
 
     def subscribe(self, callback: Callable[[Reload], None]) -> None:
         """Call `callback` after each reload that changed the policy or was refused.
@@ -189,6 +194,16 @@ class PolicyStore:
         """
         self._beside = documents
         await self._look()
+
+    def doubt(self, problems: tuple[Problem, ...]) -> None:
+        """Say why it is not known which documents are kept elsewhere, or with none that it is.
+
+        Those that were put beside the directory's last stay in force.
+        """
+        news = problems != self._doubts
+        self._doubts = problems
+        if problems and news:
+            self._tell(Reload(self.current, self.current.version, problems))
 
     async def watch(self) -> None:
         """Reload whenever the documents have changed and stopped changing; runs until cancelled.
@@ -247,14 +262,14 @@ class PolicyStore:
     def _adopt(self, outcome: _Loaded | PolicyError, seen: object) -> Reload:
         again = isinstance(outcome, UnreadablePolicy)
         self._seen = None if again else seen
-        previous, refused_before = self.current.version, self.problems
+        previous, refused_before = self.current.version, self._problems
         if isinstance(outcome, PolicyError):
-            self.problems = outcome.problems
+            self._problems = outcome.problems
         else:
-            self.current, self.documents, self.problems = outcome.policy, outcome.documents, ()
-        result = Reload(self.current, previous, self.problems)
-        news = self.current.version != previous or self.problems != refused_before
-        if news or (self.problems and not again):
+            self.current, self.documents, self._problems = outcome.policy, outcome.documents, ()
+        result = Reload(self.current, previous, self._problems)
+        news = self.current.version != previous or self._problems != refused_before
+        if news or (self._problems and not again):
             self._tell(result)
         return result
 

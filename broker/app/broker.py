@@ -22,7 +22,7 @@ from broker.app.health import probes, unwell
 from broker.app.home import Places, open_keys, open_storage
 from broker.app.identities import Identities
 from broker.app.minters import Minters
-from broker.app.policies import open_policies
+from broker.app.policies import kept_at_start, open_policies
 from broker.app.tally import Tally
 from broker.app.trail import close_left_chains, trusted_keys
 from broker.app.worker import writer
@@ -137,9 +137,9 @@ async def _open(settings: Settings, worker: Worker | None, stack: AsyncExitStack
     identities = Identities(audiences, storage.enrolled_keys)
     stack.push_async_callback(identities.close)
     check = reference_check(settings, secrets.check)
-    kept = await storage.policies.kept()
+    kept = await kept_at_start(storage.policies, trail)
     policies = await open_policies(settings, check, identities, trail, kept)
-    follower = PolicyFollower(storage.policies, policies.put_beside, kept)
+    follower = PolicyFollower(storage.policies, policies.put_beside, policies.doubt, kept)
     limiter = Limiter(open_counts(settings, storage))
     stack.push_async_callback(limiter.counts.close)
     return _Opened(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from broker.app.home import Places
 from broker.changes.edits import documents_of
-from broker.errors import AuditUnavailable, PolicyError
+from broker.changes.following import unreadable
+from broker.errors import AuditUnavailable, PolicyError, StorageError
 from broker.model import AuditRecord
 from broker.policy.loader import load_policy
 from broker.policy.references import check_reference
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from broker.policy.source import Document
     from broker.reload import Reload
     from broker.settings import Settings
+    from broker.storage.base import PolicyHistory
 
 ACTION: Final = "policy.load"
 
@@ -76,6 +78,19 @@ async def open_policies(
 
     store.subscribe(reloaded)
     return store
+
+
+async def kept_at_start(history: PolicyHistory, trail: Trail) -> KeptPolicy:
+    """Return the entries that the database keeps.
+
+    Raises:
+        StorageError: they cannot be read, or are not what was stored; that is on record.
+    """
+    try:
+        return await history.kept()
+    except StorageError as error:
+        await trail.record(_record(None, (unreadable(error),)))
+        raise
 
 
 def kept_policy(settings: Settings) -> KeptPolicy:

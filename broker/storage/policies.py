@@ -2,6 +2,11 @@
 
 A version's digest is over its content and over the digest of the version before. Whoever alters
 one must alter all that follow, and the audit trail names the digest of each.
+
+Entries are kept nowhere else: they are put together from the versions, from the first to the last,
+each of which must be what was stored and follow the one before. So a policy that is read is the
+one whose last version has the digest that it has, or it is not read. What has been read once is
+remembered, and only what is new is added to it.
 """
 
 from __future__ import annotations
@@ -10,7 +15,8 @@ import hashlib
 import json
 import sqlite3
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from broker.errors import StorageError
@@ -19,13 +25,27 @@ from broker.storage.base import KeptPolicy
 from broker.storage.schema import explain, open_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from broker.model import Section
     from broker.storage.committer import Committer
 
 _VERSION: Final = "number, made_at, made_by, comment, edits, previous, digest"
+_COMPARE: Final = "compare it with the audit trail (`broker logs --json`, action policy.change)"
+_EDITED: Final = f"Somebody has edited the database; {_COMPARE} and restore a backup"
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What the versions up to `number`, whose digest this is, leave together."""
+
+    number: int = 0
+    digest: str = ""
+    entries: Mapping[tuple[str, str], PolicyEntry] = field(default_factory=dict)
+
+    def kept(self) -> KeptPolicy:
+        return KeptPolicy(self.number, tuple(self.entries[key] for key in sorted(self.entries)))
 
 
 class SqlitePolicies:
@@ -33,6 +53,7 @@ class SqlitePolicies:
 
     def __init__(self, committer: Committer) -> None:
         self._committer = committer
+        self._last_read = _Read()
 
     async def number(self) -> int:
         """Return the number of the last version, or 0."""
@@ -40,18 +61,21 @@ class SqlitePolicies:
 
     async def kept(self, number: int | None = None) -> KeptPolicy:
         """Return the entries as of a version."""
+        if number is None:
+            # Remembered once it is known to be committed: others' changes come in one batch.
+            read = await self._committer.run(partial(_read_on, before=self._last_read))
+            self._last_read = read
+            return read.kept()
 
-        def read(connection: sqlite3.Connection) -> KeptPolicy:
+        def as_of(connection: sqlite3.Connection) -> KeptPolicy:
             last = _last(connection)
-            if number is None or number == last:
-                return KeptPolicy(last, _entries(connection))
-            if not 0 <= number < last:
+            if not 0 <= number <= last:
                 raise StorageError(
                     f"there is no version {number} of the policy; the last is {last}"
                 )
-            return KeptPolicy(number, _replayed(connection, number))
+            return _read_to(connection, number, _Read()).kept()
 
-        return await self._committer.run(read)
+        return await self._committer.run(as_of)
 
     async def commit(self, change: PolicyChange, after: int) -> PolicyChange | None:
         """Store a change, unless `after` is not the last version."""
@@ -70,8 +94,6 @@ class SqlitePolicies:
             )
             made = replace(chained, digest=_digest(chained))
             _insert(connection, made)
-            for edit in made.edits:
-                _apply(connection, edit, made.number)
             return made
 
         return await self._committer.run(store, writes=True)
@@ -97,8 +119,8 @@ def read_kept(path: Path) -> KeptPolicy:
     """
     with closing(open_database(path)) as connection:
         try:
-            connection.execute("BEGIN")  # both of one moment
-            return KeptPolicy(_last(connection), _entries(connection))
+            connection.execute("BEGIN")  # all of one moment
+            return _read_on(connection, _Read()).kept()
         except sqlite3.Error as error:
             raise StorageError(f"{path}: {explain(error)}") from None
 
@@ -108,28 +130,41 @@ def _last(connection: sqlite3.Connection) -> int:
     return int(row[0])
 
 
-def _entries(connection: sqlite3.Connection) -> tuple[PolicyEntry, ...]:
-    rows = connection.execute(
-        "SELECT e.section, e.name, e.body, v.number, v.made_at, v.made_by, v.comment, v.previous, "
-        "v.digest FROM policy_entries e JOIN policy_versions v ON v.number = e.version "
-        "ORDER BY e.section, e.name"
-    )
-    return tuple(
-        PolicyEntry(
-            section, name, body, PolicyChange(at, by, comment, (), number, previous, digest)
-        )
-        for section, name, body, number, at, by, comment, previous, digest in rows
-    )
+def _read_on(connection: sqlite3.Connection, before: _Read) -> _Read:
+    """Return what is kept now, read from where `before` ends; raise `StorageError`."""
+    last = _last(connection)
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'policy_versions'")
+    ever = next((seq for (seq,) in row), 0)
+    if ever != last:
+        raise StorageError(f"of {ever} versions of the policy there are {last}. {_EDITED}")
+    if last < before.number:
+        return _read_to(connection, last, _Read())  # an older copy of the whole
+    if before.number:
+        query = "SELECT digest FROM policy_versions WHERE number = ?"
+        if connection.execute(query, (before.number,)).fetchone() != (before.digest,):
+            raise StorageError(
+                f"version {before.number} of the policy is another one than this broker has read "
+                f"before: the database was edited, or replaced, while it ran; {_COMPARE}, and "
+                "start the broker anew once you know why"
+            )
+    return before if last == before.number else _read_to(connection, last, before)
 
 
-def _replayed(connection: sqlite3.Connection, number: int) -> tuple[PolicyEntry, ...]:
-    """Return the entries as of a version, put together from all changes until then."""
-    entries: dict[tuple[str, str], PolicyEntry] = {}
+def _read_to(connection: sqlite3.Connection, number: int, before: _Read) -> _Read:
+    """Return what is kept as of a version, put together from all changes after `before`."""
+    entries = dict(before.entries)
     rows = connection.execute(
-        f"SELECT {_VERSION} FROM policy_versions WHERE number <= ? ORDER BY number",  # noqa: S608 - constants
-        (number,),
+        f"SELECT {_VERSION} FROM policy_versions WHERE number > ? AND number <= ? ORDER BY number",  # noqa: S608 - constants
+        (before.number, number),
     )
+    digest, last = before.digest, before.number
     for change in map(_checked, rows):
+        if (change.number, change.previous) != (last + 1, digest):
+            after = f"version {last}" if last else "the empty one"
+            raise StorageError(
+                f"version {change.number} of the policy does not follow {after}. {_EDITED}"
+            )
+        digest, last = change.digest, change.number
         made = replace(change, edits=())
         for edit in change.edits:
             if edit.body is None:
@@ -137,7 +172,7 @@ def _replayed(connection: sqlite3.Connection, number: int) -> tuple[PolicyEntry,
             else:
                 entry = PolicyEntry(edit.section, edit.name, edit.body, made)
                 entries[edit.section, edit.name] = entry
-    return tuple(entries[key] for key in sorted(entries))
+    return _Read(last, digest, entries)
 
 
 def _insert(connection: sqlite3.Connection, made: PolicyChange) -> None:
@@ -155,19 +190,6 @@ def _insert(connection: sqlite3.Connection, made: PolicyChange) -> None:
     )
 
 
-def _apply(connection: sqlite3.Connection, edit: PolicyEdit, number: int) -> None:
-    if edit.body is None:
-        connection.execute(
-            "DELETE FROM policy_entries WHERE section = ? AND name = ?", (edit.section, edit.name)
-        )
-        return
-    connection.execute(
-        "INSERT INTO policy_entries VALUES (?, ?, ?, ?) "
-        "ON CONFLICT DO UPDATE SET body = excluded.body, version = excluded.version",
-        (edit.section, edit.name, edit.body, number),
-    )
-
-
 def _checked(row: Iterable[Any]) -> PolicyChange:
     number, at, by, comment, edits, previous, digest = row
     try:
@@ -177,9 +199,8 @@ def _checked(row: Iterable[Any]) -> PolicyChange:
     change = PolicyChange(at, by, comment, readable, number, previous, digest)
     if _digest(change) != digest:
         raise StorageError(
-            f"version {number} of the policy is not what was stored: its digest does not fit. "
-            "Somebody has edited the database; compare it with the audit trail "
-            "(`broker logs --json`, action policy.change) and restore a backup"
+            f"version {number} of the policy is not what was stored: its digest does not "
+            f"fit. {_EDITED}"
         )
     return change
 

@@ -179,6 +179,8 @@ MIGRATIONS: Final = (
         ) STRICT, WITHOUT ROWID
         """,
     ),
+    # Entries are put together from the versions, whose digests are held against each other.
+    ("DROP TABLE policy_entries",),
 )
 
 _APPLICATION_ID: Final = 0x41544B42  # "ATKB": tells our databases from any other SQLite file

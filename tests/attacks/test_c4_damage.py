@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,7 +14,10 @@ import pytest
 from broker.app.home import open_keys, open_store
 from broker.errors import ConfigurationError
 from broker.keys.sealing import MasterKey, master_key_file
+from broker.model import PolicyChange, PolicyEdit
+from broker.storage.sqlite import SqliteStorage
 from tests.attacks.used_home import KEPT, used_home
+from tests.fakes.admin_bench import STRIPE
 from tests.integration.running_broker import BrokerHome
 
 if TYPE_CHECKING:
@@ -87,3 +94,33 @@ def test_c4_broker_serve_does_not_start_with_another_master_key(tmp_path: Path) 
     (home.path / "keys" / "master.key").write_bytes(base64.b64encode(b"\x02" * 32))
     with pytest.raises(RuntimeError, match="wrong master key"):
         home.run("serve")
+
+
+def test_c4_a_policy_that_was_edited_in_the_database_is_not_served(tmp_path: Path) -> None:
+    home = BrokerHome.create(tmp_path / "broker" / "home")
+    database = home.path / "data" / "broker.db"
+    kept = PolicyEdit("services", "stripe", json.dumps(STRIPE))
+
+    async def keep() -> None:
+        storage = SqliteStorage(database)
+        await storage.policies.commit(PolicyChange(0, "admin:a", None, (kept,)), 0)
+        await storage.close()
+
+    asyncio.run(keep())
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("DROP TRIGGER policy_versions_are_not_edited")
+        connection.execute(
+            "UPDATE policy_versions SET edits = replace(edits, 'stripe.com', 'evil')"
+        )
+    told = "version 1 of the policy is not what was stored"
+    with pytest.raises(
+        RuntimeError, match=rf"broker serve failed:\n.*{told}.*restore a backup"
+    ) as e:
+        home.run("serve")
+    assert "Traceback" not in str(e.value)
+    with pytest.raises(RuntimeError, match=told):
+        home.run("policy", "check")
+    records = [json.loads(line) for line in home.run("logs", "--json").splitlines()]
+    (refused,) = [one for one in records if one["action"] == "policy.load"]
+    assert refused["decision"] == "deny"
+    assert told in refused["detail"]

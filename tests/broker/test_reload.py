@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from broker import reload
-from broker.errors import ConfigurationError, PolicyError
+from broker.errors import ConfigurationError, PolicyError, Problem
 from broker.policy.loader import load_policy
 from broker.policy.source import MOST_CHARACTERS, Document
 from broker.reload import TEST_SUFFIXES, PolicyStore, Reload, policy_files, read_policies
@@ -355,6 +355,26 @@ class TestBeside:
         (folder / "other.yaml").write_text("scopes: {}")
         store.reload()
         assert "stripe.more" in store.current.scopes
+
+    async def test_what_cannot_be_known_is_told_once_and_stays_while_files_change(
+        self, folder: Path
+    ) -> None:
+        store = PolicyStore(folder, beside=self.beside("GET /x"))
+        told: list[Reload] = []
+        store.subscribe(told.append)
+        doubts: tuple[Problem, ...] = (Problem("api", 1, 1, "version 2 is not what was stored"),)
+        for _ in range(3):
+            store.doubt(doubts)
+        assert [one.problems for one in told] == [doubts]
+        (folder / "other.yaml").write_text("scopes: {}")
+        assert not store.reload().problems
+        assert store.problems == doubts
+        assert store.current.scopes["stripe.more"].allow == ("GET /x",)
+        (folder / "other.yaml").write_text("scopes: 1")
+        assert len(store.reload().problems) == 1
+        assert store.problems[1:] == doubts
+        store.doubt(())
+        assert len(store.problems) == 1
 
     async def test_a_name_in_both_is_refused_naming_both(self, folder: Path) -> None:
         store = PolicyStore(folder)

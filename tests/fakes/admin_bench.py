@@ -130,7 +130,7 @@ async def open_admin(home: Path, **admin: Any) -> AsyncIterator[AdminBench]:
     judged_by = judges(settings, lambda _: None)
     kept = await storage.policies.kept()
     policies = PolicyStore(settings.policies, judged_by.load, documents_of(kept))
-    follower = PolicyFollower(storage.policies, policies.put_beside, kept)
+    follower = PolicyFollower(storage.policies, policies.put_beside, policies.doubt, kept)
     trail = SlowTrail(prompt=True)
     app = admin_app(
         settings,

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -8,9 +10,15 @@ import pytest
 from broker.app.backends import reference_check
 from broker.app.home import Places, create_home, open_storage
 from broker.app.identities import Identities
-from broker.app.policies import home_policy, kept_documents, kept_policy, open_policies
+from broker.app.policies import (
+    home_policy,
+    kept_at_start,
+    kept_documents,
+    kept_policy,
+    open_policies,
+)
 from broker.changes.edits import canonical
-from broker.errors import AuditUnavailable, PolicyError
+from broker.errors import AuditUnavailable, PolicyError, StorageError
 from broker.identity.base import Audiences
 from broker.model import AuditRecord, PolicyChange, PolicyEdit, PolicyEntry
 from broker.settings import Settings
@@ -168,6 +176,23 @@ async def test_what_the_database_keeps_is_policy_for_commands_too(bench: Bench) 
     bench.document.write_text(GOOD + "services: {s: {provider: http_api}}\n")
     with pytest.raises(PolicyError, match="defined twice: here and at"):
         home_policy(bench.settings)
+
+
+async def test_a_broker_does_not_start_with_an_edited_database_and_that_is_on_record(
+    bench: Bench,
+) -> None:
+    storage = open_storage(bench.settings)
+    edit = PolicyEdit("services", "s", canonical(STRIPE))
+    await storage.policies.commit(PolicyChange(0, "a", None, (edit,)), 0)
+    with closing(sqlite3.connect(Places(bench.settings.home).database)) as database, database:
+        database.execute("DROP TRIGGER policy_versions_are_not_edited")
+        database.execute("UPDATE policy_versions SET edits = replace(edits, 'stripe', 'evil')")
+    with pytest.raises(StorageError, match="version 1 of the policy is not what was stored"):
+        await kept_at_start(storage.policies, bench.trail)
+    (record,) = bench.trail.records
+    assert (record.action, record.decision, record.policy_version) == ("policy.load", "deny", None)
+    assert "Somebody has edited the database" in (record.detail or "")
+    await storage.close()
 
 
 async def test_a_broker_starts_with_what_the_database_keeps(bench: Bench) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from broker.changes.following import PolicyFollower
 from broker.changes.keeping import KeptPolicies
 from broker.errors import StorageError
 from broker.storage.base import KeptPolicy
-from tests.fakes.admin_bench import ALL, STRIPE
+from tests.fakes.admin_bench import ALL, READ, STRIPE
 
 if TYPE_CHECKING:
     from broker.policy.source import Document
@@ -42,7 +43,7 @@ async def test_nothing_is_read_while_nothing_changes(admin: AdminBench) -> None:
         put.append(documents)
 
     await admin.fill()
-    follower = PolicyFollower(admin.storage.policies, keep, KeptPolicy(0))
+    follower = PolicyFollower(admin.storage.policies, keep, print, KeptPolicy(0))
     await follower.catch_up()
     await follower.catch_up()
     assert [len(documents) for documents in put] == [3]
@@ -55,11 +56,42 @@ async def test_a_restored_database_is_told(
     assert (await admin.change({"section": "services", "name": "b", "body": STRIPE})).is_success
     with closing(sqlite3.connect(admin.settings.home / "broker.db")) as database, database:
         database.execute("DROP TRIGGER policy_versions_are_not_deleted")
-        database.execute("DELETE FROM policy_entries WHERE version = 2")
         database.execute("DELETE FROM policy_versions WHERE number = 2")
+        database.execute("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'policy_versions'")
     await admin.follower.catch_up()
     assert "has forgotten versions 2 to 2 of the policy" in caplog.text
     assert "b" not in admin.policies.current.services
+
+
+async def test_a_change_that_somebody_has_written_into_the_database_does_not_come_into_force(
+    admin: AdminBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "POLL_SECONDS", 0.01)
+    await admin.fill()
+    wider = json.dumps([["scopes", "stripe.read", {**READ, "allow": ["* /**"]}]])
+    with closing(sqlite3.connect(admin.settings.home / "broker.db")) as database, database:
+        database.execute(
+            "INSERT INTO policy_versions "
+            "SELECT 2, made_at, made_by, comment, ?, digest, digest FROM policy_versions",
+            (wider,),
+        )
+    task = asyncio.create_task(admin.follower.follow())
+    async with asyncio.timeout(30):
+        while not admin.policies.problems:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+    (problem,) = admin.policies.problems
+    assert "version 2 of the policy is not what was stored" in problem.message
+    assert admin.policies.current.scopes["stripe.read"].allow == ("GET /v1/**",)
+    answer = await admin.change({"section": "services", "name": "b", "body": STRIPE})
+    assert answer.status_code == 503
+    with closing(sqlite3.connect(admin.settings.home / "broker.db")) as database, database:
+        database.execute("DROP TRIGGER policy_versions_are_not_deleted")
+        database.execute("DELETE FROM policy_versions WHERE number = 2")
+        database.execute("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'policy_versions'")
+    async with asyncio.timeout(30):
+        while admin.policies.problems:  # noqa: ASYNC110 - nothing tells
+            await asyncio.sleep(0.01)
+    task.cancel()
 
 
 @pytest.mark.parametrize("error", [StorageError("disk is gone"), RuntimeError("disk is gone")])

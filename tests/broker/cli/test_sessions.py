@@ -47,7 +47,6 @@ def test_grants_are_listed_though_the_kept_policy_is_damaged(used: Commands) -> 
     database = used.home / "data" / "broker.db"
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("INSERT INTO policy_versions VALUES (1, 0, 'x', NULL, '[', '', 'abc')")
-        connection.execute("INSERT INTO policy_entries VALUES ('services', 'a', '{', 1)")
     assert {one["grant"] for one in used.ok("sessions", "--json").data} == {"root", "child"}
 
 
