@@ -298,7 +298,8 @@ def _pause(deaths: int) -> float:
 
 def _how(code: int) -> str:
     if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
+        known = {one.value: one.name for one in signal.Signals}  # few of the real-time ones
+        return f"was ended by {known.get(-code, f'signal {-code}')}"
     return f"ended with status {code}"
 
 

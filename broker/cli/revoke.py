@@ -71,14 +71,14 @@ def revoke(  # noqa: PLR0913 - each is an option
     from broker.cli import denial
     from broker.cli.sessions import live_sessions
 
+    if reason is not None and len(reason) > _LONGEST_REASON:
+        raise InvalidRequest(f"--reason must have at most {_LONGEST_REASON} characters")
     if aws_deny_tidy:
         if any((grant, agent, scope, everything, aws_deny, aws_deny_apply)):
             raise InvalidRequest("--aws-deny-tidy revokes nothing; run it alone")
         _tidy(home, reason, json)
         return
     kind, value = _target(grant, agent, scope, everything=everything)
-    if reason is not None and len(reason) > _LONGEST_REASON:
-        raise InvalidRequest(f"--reason must have at most {_LONGEST_REASON} characters")
     settings = output.settings_from(home)
     open_keys(settings)
     live = asyncio.run(live_sessions(settings))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from broker.app.supervisor import _pause
+from broker.app.supervisor import _how, _pause
 from tests.broker.app.conftest import Home, Served, running
 from tests.components.process import alive, children, free_port, no_descriptors, wait_until
 
@@ -156,6 +156,16 @@ def test_a_worker_that_is_killed_is_replaced_and_its_chain_goes_on(served: Serve
     )
     report = json.loads(served.home.run("audit", "verify", "--json"))
     assert report["whole"]
+
+
+@pytest.mark.parametrize(
+    ("number", "name"), [(signal.SIGKILL, "SIGKILL"), (signal.SIGRTMIN + 5, "signal 39")]
+)
+def test_each_signal_that_ends_one_has_a_name(number: int, name: str) -> None:
+    """Python names the first and the last real-time signal, and none between them."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        process.send_signal(number)
+    assert _how(process.returncode) == f"was ended by {name}"
 
 
 def test_one_that_dies_again_and_again_is_started_less_and_less_often(served: Served) -> None:

@@ -201,6 +201,11 @@ def test_tidying_revokes_nothing(broker: Commands, also: tuple[str, ...]) -> Non
     assert len(broker.ok("sessions", "--json").data) == 3
 
 
+def test_tidying_takes_no_longer_reason_than_revoking(broker: Commands) -> None:
+    told = broker.refused("revoke", "--aws-deny-tidy", "--reason", "x" * 501)
+    assert "--reason must have at most 500 characters" in told
+
+
 def test_tidying_where_nothing_was_opened(broker: Commands) -> None:
     assert "nothing to look at" in broker.ok("revoke", "--aws-deny-tidy").out
     assert broker.ok("revoke", "--aws-deny-tidy", "--json").data == []
