@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.gateway.problems import KINDS, Refusal, malformed
 from broker.gateway.request import SAFE
@@ -44,7 +44,7 @@ class Claim:
     `digest` is its SHA-256; `refusal` is why no request with these fields may take that route.
     """
 
-    token: bytes | None
+    token: bytes | None = field(repr=False)
     digest: bytes
     refusal: Refusal | None
 
@@ -141,6 +141,7 @@ class Authorization:
         route = self._routes.get(name)
         claim = request.fields.derived.get(route)
         if claim is None:
+            _forget_others(request.fields.derived, policy)
             claim = request.fields.derived[route] = _claim(request.fields, route)
         token, query = claim.token, request.query
         if token is None:
@@ -276,6 +277,12 @@ class Authorization:
 
 def _rejection(refusal: Refusal, route: Route, path: bytes, grant: Grant) -> Rejection:
     return Rejection(refusal, route.service.name, path, grant, route.policy.version)
+
+
+def _forget_others(derived: dict[Any, Any], policy: PolicySnapshot) -> None:
+    """Let go of the routes of other policies, which would all live as long as the connection."""
+    for one in [one for one in derived if isinstance(one, Route) and one.policy is not policy]:
+        del derived[one]
 
 
 def _claim(fields: RequestFields, route: Route | None) -> Claim:

@@ -60,6 +60,7 @@ class AgentConnection(asyncio.Protocol):
         self._in_head = False
         self._held = False  # whether reading is paused
         self._slow = False  # whether writing is
+        self._served = False  # whether a request of it was ever one that policy allows
         self._closing = False  # whether what still comes is of no interest
         self._unsent = 0
         self._deadline: float | None = None  # see Relay.deadline
@@ -78,7 +79,7 @@ class AgentConnection(asyncio.Protocol):
             return None
         return standing(
             closing=self._closing,
-            served=self._reader.has_admitted,
+            served=self._served,
             in_head=self._in_head,
             deadline=self._deadline,
         )
@@ -315,6 +316,7 @@ class AgentConnection(asyncio.Protocol):
         return True
 
     def _relay_of(self, admission: Admission) -> Relay:
+        self._served = True
         if admission.quota is None:
             kind = Relay if admission.handshake is None else Tunnel
         else:

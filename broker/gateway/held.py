@@ -1,9 +1,9 @@
 """A request that waits until its body is whole, for policy wants to see it.
 
 Where no scope says `body:` nothing comes here, and bodies flow as they come. What is held is
-bounded for each request by its scope, and for all together by the gateway's limits. A body that
-was judged is sent as the very same bytes, with their number as its Content-Length: chunks,
-trailers and whatever else could be read in two ways stay here.
+bounded for each request by its scope, and for each agent and for all by the gateway's limits. A
+body that was judged is sent as the very same bytes, with their number as its Content-Length:
+chunks, trailers and whatever else could be read in two ways stay here.
 """
 
 from __future__ import annotations
@@ -32,14 +32,13 @@ _CROWDED: Final = Refusal(
 class Held:
     """A request in waiting; to the agent's connection it is what a relay is."""
 
-    __slots__ = ("_client", "_parts", "_pending", "_size", "_works", "deadline", "over")
+    __slots__ = ("_body", "_client", "_pending", "_works", "deadline", "over")
 
     def __init__(self, works: Works, client: Client, pending: Pending) -> None:
         self._works = works
         self._client = client
         self._pending = pending
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._body = bytearray()  # of pieces, each would take more than its bytes
         self.deadline: float | None = None
         self.over = False
 
@@ -60,20 +59,19 @@ class Held:
         """Take bytes of the request's body."""
         if self.over:
             return
-        self._size += len(content)
-        self._works.whole_bodies += len(content)
-        self._parts.append(content)
-        self.deadline = None
-        if self._size > self._pending.max_bytes:
+        if len(self._body) + len(content) > self._pending.max_bytes:
             self.fail(too_large(self._pending.max_bytes))
-        elif self._works.whole_bodies > self._works.limits.whole_bodies_bytes:
+        elif not self._works.whole_bodies.take(self.grant.agent, len(content)):
             self.fail(_CROWDED)
+        else:
+            self._body += content
+            self.deadline = None
 
     def end(self, trailers: Sequence[bytes] = ()) -> None:  # noqa: ARG002 - they are dropped
         """Have the request judged, now that its body is whole, and sent on or refused."""
         if self.over:
             return
-        body = b"".join(self._parts)
+        body = bytes(self._body)
         request = self._pending.request
         content = content_of(request.fields, body)
         whole = Request(
@@ -125,8 +123,8 @@ class Held:
 
     def _let_go(self) -> None:
         if not self.over:
-            self._works.whole_bodies -= self._size
-        self._parts.clear()
+            self._works.whole_bodies.give(self.grant.agent, len(self._body))
+        self._body.clear()
         self.over = True
 
 

@@ -13,15 +13,15 @@ class GatewayLimits:
     target alone, `body_bytes` its body. `response_head_bytes` and `interim_responses` (1xx)
     bound what an upstream may send before the response itself.
 
-    `buffer_bytes` is how much of a body waits in memory on each side of the gateway before
-    the sender is made to wait. A body whose digest has to be signed is read whole first: of
+    `buffer_bytes` is how much of a body waits in memory on each side of the gateway before the
+    sender is made to wait. A body whose digest has to be signed is read whole first: of
     `whole_body_bytes` at most; so is one that has to be judged, of what its scope allows; and all
-    such bodies together of `whole_bodies_bytes`. `idle_timeout` is how long an agent may keep a
-    connection open between requests, `head_timeout` how long it may take to send a head,
-    `body_timeout` how long it may pause while it sends or takes a body. `preparation_timeout`
-    bounds the wait for the audit trail and for the provider's credential. `linger` is how long
-    the gateway goes on reading from an agent that it has refused, so that the refusal is not
-    lost to a reset.
+    such bodies together of `whole_bodies_bytes`, of which one agent has three quarters at most.
+    `idle_timeout` is how long an agent may keep a connection open between requests, `head_timeout`
+    how long it may take to send a head, `body_timeout` how long it may pause while it sends or
+    takes a body. `preparation_timeout` bounds the wait for the audit trail and for the provider's
+    credential. `linger` is how long the gateway goes on reading from an agent that it has refused,
+    so that the refusal is not lost to a reset.
 
     Of the connections on either side, `roomy_connections` read as much as they can at once; all
     others share `crowd_bytes`.

@@ -390,8 +390,8 @@ class Relay:
         if self._upstream is not None:
             self._upstream.abort()
             self._upstream = None
-        if self._upload is not None:
-            self._works.whole_bodies -= self._upload.room
+        if self._upload is not None and self._upload.room:
+            self._works.whole_bodies.give(self.agent, self._upload.room)
         if self._operation is not None:
             seconds = self._works.clock() - self._started
             sizes = (self._upload.size if self._upload is not None else 0, self._bytes_out)

@@ -166,11 +166,6 @@ class RequestReader:
         self._head = b""
         self._request: Request | None = None
 
-    @property
-    def has_admitted(self) -> bool:
-        """Whether the last request was one that policy allowed."""
-        return self._request is not None and self._request.admission is not None
-
     def read(self, data: bytes) -> Request | Refusal | None:
         """Read the head that `data` begins with; None if it is not complete yet."""
         if self._request is not None and data.startswith(self._head):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 _MOST_REMEMBERED: Final = 4096
+_LONGEST_REMEMBERED: Final = 1 << 10
+"""Bytes of path and query together; longer ones would fill the memory, and seldom repeat."""
 
 _PLAIN_HTTP: Final = Refusal(
     "credential_refused",
@@ -93,7 +95,7 @@ class Route:
             return _not_canonical(problem)
         rules = self.policy.authorizer(scopes, self.service.name)
         decision = rules.judge(method, path, query or b"")
-        if isinstance(decision, Allow):
+        if isinstance(decision, Allow) and len(path) + len(query or b"") <= _LONGEST_REMEMBERED:
             if len(self._allowed) >= _MOST_REMEMBERED:
                 self._allowed.clear()
             self._allowed[asked] = decision

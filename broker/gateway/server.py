@@ -16,7 +16,7 @@ from broker.gateway.pool import Pool
 from broker.gateway.problems import report
 from broker.gateway.record import Recorder
 from broker.gateway.sparing import Room
-from broker.gateway.works import Works
+from broker.gateway.works import WholeBodies, Works
 
 if TYPE_CHECKING:
     import socket
@@ -128,6 +128,7 @@ class GatewayServer:
             clock=time.monotonic,
             limiter=self._limiter,
             room=Room(self._limits.crowd_bytes),
+            whole_bodies=WholeBodies(self._limits.whole_bodies_bytes),
         )
         connections = self._connections
         self._metrics.watch(

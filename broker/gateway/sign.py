@@ -47,9 +47,8 @@ def collect(
     if (length or upload.size) > most:
         return too_large(most)
     room = most if length is None else length
-    if works.whole_bodies + room > works.limits.whole_bodies_bytes:
+    if not works.whole_bodies.take(admission.grant.agent, room):
         return Refusal("overloaded", "too many bodies are being read to be signed", final=True)
-    works.whole_bodies += room
     upload.collect(most, room)
     return None
 

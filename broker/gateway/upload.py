@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 
 _LITTLE: Final = 16 << 10
+_SMALL: Final = 4 << 10
+"""Bytes below which a piece waits together with the next: each would take more than its bytes."""
+
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -98,7 +101,10 @@ class Upload:
         if self._upstream is not None:
             self._write(self._upstream, content)
             return
-        self._waiting.append(content)
+        if self._waiting and len(self._waiting[-1]) < _SMALL:
+            self._waiting[-1] += content
+        else:
+            self._waiting.append(content)
         if self._digest is not None:
             self._digest.update(content)
         if self.size > self._buffer:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
+
+from broker.gateway.waiting import share
 
 if TYPE_CHECKING:
     import asyncio
@@ -20,12 +23,40 @@ if TYPE_CHECKING:
     from broker.limits.limiter import Limiter
 
 
+class WholeBodies:
+    """The bytes of bodies that are read whole before they are sent: `most`, of all together.
+
+    No agent has more than its share, so that there is room for others' while it takes its time.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._share = share(most)
+        self._agents: Counter[str] = Counter()
+        self.size = 0
+
+    def take(self, agent: str, size: int) -> bool:
+        """Set so many bytes aside for a body of an agent's; False if there is no room."""
+        if self.size + size > self._most or self._agents[agent] + size > self._share:
+            return False
+        self._agents[agent] += size
+        self.size += size
+        return True
+
+    def give(self, agent: str, size: int) -> None:
+        """Take back what was set aside."""
+        self.size -= size
+        self._agents[agent] -= size
+        if not self._agents[agent]:
+            del self._agents[agent]
+
+
 @dataclass(slots=True)
 class Works:
     """The parts of one gateway, which belong to one event loop; `clock` is the monotonic one.
 
-    `room` is what agents' connections share where there are many. `whole_bodies` counts the bytes
-    of bodies that are read whole before they are sent. Without a `limiter` nothing that policy
+    `room` is what agents' connections share where there are many, `whole_bodies` what there is
+    for bodies that are read whole before they are sent. Without a `limiter` nothing that policy
     limits is let through.
     """
 
@@ -38,9 +69,9 @@ class Works:
     recorder: Recorder
     clock: Callable[[], float]
     room: Room
+    whole_bodies: WholeBodies
     limiter: Limiter | None = None
     draining: bool = False
-    whole_bodies: int = 0
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:

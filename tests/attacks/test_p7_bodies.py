@@ -313,7 +313,7 @@ async def test_p7_a_policy_changed_while_the_body_comes_counts(judged: GatewayBe
 
 
 async def test_p7_bodies_that_wait_are_bounded_all_together(tmp_path: Path) -> None:
-    limits = GatewayLimits(whole_bodies_bytes=3 * 100, body_timeout=0.3)
+    limits = GatewayLimits(whole_bodies_bytes=4 * 100, body_timeout=0.3)
     async with gateway_bench(tmp_path / "audit", text=POLICY, limits=limits) as bench:
         head = bench.head(
             b"POST", b"/api/v1/refunds", JSON, b"Content-Length: 200", token=bench.token(*ALL)

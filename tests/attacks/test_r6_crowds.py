@@ -61,6 +61,44 @@ async def test_r6_a_crowd_that_does_nothing_keeps_nobody_out(tmp_path: Path, sai
         assert len(gateway.server._connections) <= 64
 
 
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [(b"POST", b"/api/judged", 200), (b"GET", b"/api/v1/x", 403)],
+    ids=["body judged", "refused"],
+)
+async def test_r6_a_slow_crowd_pushes_out_nobody_who_was_served(
+    tmp_path: Path, method: bytes, target: bytes, status: int
+) -> None:
+    """Whatever the last request of that connection was."""
+    text = policy_text().replace(
+        "  api.read: {service: api, ",
+        '  api.post: {service: api, allow: ["POST /judged"], body: {json: {"*": {any: true}}}}\n'
+        "  api.read: {service: api, ",
+    )
+    text = text.replace("api.read]", "api.read, api.post]")
+    async with (
+        gateway_bench(
+            tmp_path / "audit", text=text, limits=GatewayLimits(connections=64)
+        ) as gateway,
+        AsyncExitStack() as stack,
+    ):
+        token = gateway.token("api.post")
+        json_body = (b"Content-Type: application/json", b"Content-Length: 2")
+        kept = await stack.enter_async_context(gateway.connect())
+        await kept.send(gateway.head(b"POST", b"/api/judged", *json_body, token=token) + b"{}")
+        assert (await kept.response()).status == 200
+        lines, body = (json_body, b"{}") if method == b"POST" else ((), b"")
+        await kept.send(gateway.head(method, target, *lines, token=token) + body)
+        assert (await kept.response()).status == status
+        for _ in range(80):
+            wire = await stack.enter_async_context(gateway.connect())
+            with suppress(ConnectionError):  # it may have made way already
+                await wire.send(b"GET /api/x HTTP/1.1\r\nHost: ")
+                await asyncio.sleep(0.001)
+        await kept.send(gateway.head(b"POST", b"/api/judged", *json_body, token=token) + b"{}")
+        assert (await kept.response()).status == 200
+
+
 async def test_r6_a_noisy_tenant_leaves_others_their_turn(tmp_path: Path) -> None:
     """It holds as many connections to the service as it can, and asks for more."""
     limits = GatewayLimits(upstream_connections=8, upstream_waiting=16)
@@ -98,6 +136,37 @@ def crowd(port: int, size: int) -> Iterator[None]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="prlimit is of Linux")
+async def test_r6_a_noisy_tenant_leaves_others_room_for_bodies_that_are_read_whole(
+    tmp_path: Path,
+) -> None:
+    """It begins as many bodies as it can, and ends none."""
+    text = with_another_agent().replace(
+        'api.all: {service: api, allow: ["* /**"]',
+        'api.all: {service: api, allow: ["* /**"], body: {json: {"*": {any: true}}}',
+    )
+    limits = GatewayLimits(whole_bodies_bytes=1000)
+    lines = (b"Content-Type: application/json", b"Content-Length: 201")
+    async with (
+        gateway_bench(tmp_path / "audit", text=text, limits=limits) as gateway,
+        AsyncExitStack() as stack,
+    ):
+        noisy, quiet = gateway.token(agent=NOISY), gateway.token()
+        wires = [await stack.enter_async_context(gateway.connect()) for _ in range(8)]
+        for wire in wires:
+            await wire.send(gateway.head(b"POST", b"/api/x", *lines, token=noisy) + b" " * 200)
+        answers = [asyncio.ensure_future(wire.response(b"POST")) for wire in wires]
+        async with asyncio.timeout(20):
+            while sum(one.done() for one in answers) < 5:  # noqa: ASYNC110 - a test's patience
+                await asyncio.sleep(0.01)
+        refused = [one.result().error for one in answers if one.done()]
+        assert refused == ["overloaded"] * 5  # three quarters of the room hold the other three
+        body = b" " * 198 + b"{}"
+        response = await gateway.call(b"POST", b"/api/x", lines[0], body=body, token=quiet)
+        assert response.status == 200
+        for one in answers:
+            one.cancel()
+
+
 def test_r6_without_descriptors_the_broker_goes_on(tmp_path: Path) -> None:
     """There are 400 for it, and 600 connections: it accepts, refuses, records and rotates."""
     home = BrokerHome.create(tmp_path / "home", audit_rotate_size="64KiB")

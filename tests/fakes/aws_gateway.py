@@ -102,7 +102,7 @@ class AwsBench:
     def whole_bodies(self) -> int:
         """Return how many bytes are set aside for bodies that are read whole."""
         works = self.gateway.server._works
-        return works.whole_bodies if works else 0
+        return works.whole_bodies.size if works else 0
 
     @property
     def requests(self) -> list[Received]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from types import SimpleNamespace
@@ -208,6 +210,10 @@ def test_plain_http_is_refused_as_a_service(authority: Words) -> None:
     assert refused(decide(authority, b"/api/v1/x")).refusal.code == "credential_refused"
 
 
+def test_nothing_shows_the_task_token(authority: Words) -> None:
+    assert GOOD.decode() not in repr(decide(authority, b"/api/v1/x"))
+
+
 def test_a_repeated_request_is_judged_by_what_holds_now(authority: Words) -> None:
     head = b"GET /api/v1/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer %b\r\n\r\n" % GOOD
     request = RequestReader(GatewayLimits()).read(head)
@@ -236,3 +242,18 @@ def test_a_new_policy_counts_from_the_next_request(authority: Words) -> None:
     )
     authority.current = policy(text, 8080)
     assert refused(authorization.decide(request)).refusal.code == "policy_denied"
+
+
+def test_nothing_of_an_earlier_policy_is_kept_for_a_connection(authority: Words) -> None:
+    head = b"GET /api/v1/x HTTP/1.1\r\nHost: g\r\nAuthorization: Bearer %b\r\n\r\n" % GOOD
+    request = RequestReader(GatewayLimits()).read(head)
+    assert isinstance(request, Request)
+    authorization = Authorization(authority, Resource(GATEWAY, ISSUER))
+    earlier = []
+    for _ in range(3):
+        assert isinstance(authorization.decide(request), Admission)
+        earlier.append(weakref.ref(authority.current))
+        authority.current = policy(policy_text(), 8080)
+    assert isinstance(authorization.decide(request), Admission)
+    gc.collect()
+    assert [one() for one in earlier] == [None, None, None]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from types import SimpleNamespace
+
 import pytest
 
-from broker.gateway.held import content_of
+from broker.gateway.held import Held, content_of
 from broker.gateway.limits import GatewayLimits
 from broker.gateway.request import Request, RequestFields, RequestReader
+from broker.gateway.works import WholeBodies
 from broker.policy.body import Content
 
 JSON = b"Content-Type: application/json"
@@ -46,6 +50,23 @@ def test_what_a_service_could_read_otherwise_is_a_problem(lines: list[bytes], pr
     found = content_of(fields(*lines), b"{}").problem
     assert found is not None
     assert problem in found
+
+
+def test_a_body_in_small_pieces_takes_little_more_than_its_bytes() -> None:
+    works = SimpleNamespace(limits=GatewayLimits(), whole_bodies=WholeBodies(1 << 20))
+    pending = SimpleNamespace(max_bytes=1 << 20, grant=SimpleNamespace(agent="a"))
+    held = Held(works, SimpleNamespace(), pending)  # type: ignore[arg-type]
+    tracemalloc.start()
+    try:
+        for number in range(50_000):
+            held.add(b"%02d" % (number % 100))
+        assert tracemalloc.get_traced_memory()[0] < 400_000
+    finally:
+        tracemalloc.stop()
+    assert works.whole_bodies.size == 100_000
+    held.hung_up()
+    held.hung_up()
+    assert works.whole_bodies.size == 0
 
 
 def test_a_chunked_body_is_framed_by_its_length_once_it_is_here() -> None:

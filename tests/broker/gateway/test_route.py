@@ -82,3 +82,11 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(5000):
         assert isinstance(way.judge(("api.read",), b"GET", b"/v1/%d" % number, None), Allow)
     assert len(way._allowed) <= 4096
+
+
+def test_what_is_remembered_is_short() -> None:
+    way = route()
+    for query in (b"q" * 8000, None):
+        path = b"/v1/" + b"p" * (1100 if query is None else 1)
+        assert isinstance(way.judge(("api.read",), b"GET", path, query), Allow)
+    assert not way._allowed
