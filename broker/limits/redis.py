@@ -176,7 +176,8 @@ class RedisCounts:
         self._release: Final = client.register_script(_RELEASE)
         self._held_for: Final = held_for
         self._held: Final[dict[str, Ticket]] = {}
-        self._tasks: Final[set[asyncio.Task[None]]] = set()
+        self._leaving: Final[list[Ticket]] = []
+        self._giving: asyncio.Task[None] | None = None
         self._turn: Final = asyncio.Lock()  # what is given back must not be held once more
 
     def take_now(self, quota: Quota) -> Ticket | Exceeded | None:  # noqa: ARG002
@@ -207,9 +208,9 @@ class RedisCounts:
     def give_back(self, ticket: Ticket) -> None:
         """Give back a request's places."""
         if self._held.pop(ticket.id, None) is not None:
-            task = asyncio.get_running_loop().create_task(self._give_back([ticket]))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._leaving.append(ticket)
+            if self._giving is None or self._giving.done():
+                self._giving = asyncio.get_running_loop().create_task(self._give_back())
 
     async def keep(self) -> None:
         """Say every few seconds that what is held is still taken."""
@@ -228,10 +229,11 @@ class RedisCounts:
 
     async def close(self) -> None:
         """Give back what is still held, and close the connections."""
-        held = list(self._held.values())
+        self._leaving.extend(self._held.values())
         self._held.clear()
-        await self._give_back(held)
-        await asyncio.gather(*self._tasks)
+        await self._give_back()
+        if self._giving is not None:
+            await self._giving
         await self._client.aclose()
 
     async def _keep(self, tickets: Sequence[Ticket]) -> None:
@@ -240,15 +242,21 @@ class RedisCounts:
             if keys:
                 await self._ask(self._hold(keys, [self._held_for, *ids]))
 
-    async def _give_back(self, tickets: Iterable[Ticket]) -> None:
-        keys, ids = _named(tickets)
-        if not keys:
-            return
-        try:
+    async def _give_back(self) -> None:
+        """Give back what is leaving, all that waits by now at once."""
+        while self._leaving:
             async with self._turn:
-                await self._ask(self._release(keys, ids))
+                keys, ids = _named(self._leaving[:_MOST_AT_ONCE])
+                del self._leaving[:_MOST_AT_ONCE]
+                if keys:
+                    await self._return(keys, ids)
+
+    async def _return(self, keys: Sequence[str], ids: Sequence[str]) -> None:
+        try:
+            await self._ask(self._release(keys, ids))
         except LimitsUnavailable as error:
-            _log.warning("limits: a place is free only after %.0f s: %s", self._held_for, error)
+            told = "limits: %d places are free only after %.0f s: %s"
+            _log.warning(told, len(keys), self._held_for, error)
 
     async def _ask(self, asking: Awaitable[Any]) -> Any:
         """Return the server's answer. Its error texts may quote what it was sent."""

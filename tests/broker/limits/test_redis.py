@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
@@ -105,6 +106,34 @@ async def test_a_server_that_lost_its_scripts_is_given_them_again(
     redis.tell("SCRIPT", "FLUSH")
     assert isinstance(await taken(counts, quota), Ticket)
     assert refused(await taken(counts, quota)).kind == "rate"
+
+
+async def test_places_that_come_back_together_go_back_together(
+    component: Gate, sharing: Opens
+) -> None:
+    """One by one, each would wait until the server has answered for all before it."""
+
+    def calls(server: Redis) -> int:
+        counted = re.search(r"cmdstat_zrem:calls=(\d+)", server.tell("INFO", "commandstats"))
+        return int(counted[1]) if counted else 0
+
+    def asked(server: Redis) -> int:
+        counted = re.findall(
+            r"cmdstat_(?:evalsha|eval):calls=(\d+)", server.tell("INFO", "commandstats")
+        )
+        return sum(map(int, counted))
+
+    with running_redis(component) as server:
+        counts, quota = sharing(server.url), place(900)
+        held = passed(await burst(counts, quota, 900))
+        before = asked(server)
+        for ticket in held:
+            counts.give_back(ticket)
+        async with asyncio.timeout(30):
+            while calls(server) < len(held):  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.05)
+        assert asked(server) - before <= 4
+        assert len(passed(await burst(counts, quota, 901))) == 900
 
 
 async def test_nothing_is_kept_for_ever(counts: RedisCounts, redis: Redis) -> None:
