@@ -24,7 +24,15 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from broker.policy.bounds import AtMost, parse_at_most
 from broker.policy.conditions import Alternative, equals, parse_alternatives
-from broker.policy.query import OTHERS, Parameter, QueryRule, Wording, parse_parameters
+from broker.policy.query import (
+    MOST_STRANGE,
+    OTHERS,
+    TOO_STRANGE,
+    Parameter,
+    QueryRule,
+    Wording,
+    parse_parameters,
+)
 from broker.settings.values import size
 from broker.strict_json import NotStrictJson, loads
 
@@ -42,6 +50,7 @@ _MEDIA_TYPES: Final[Mapping[Kind, str]] = {
     "form": "application/x-www-form-urlencoded",
 }
 _UTF_8: Final = re.compile(r'[ \t]*;[ \t]*charset=(?:utf-8|"utf-8")', re.IGNORECASE)
+_NOT_ALPHANUMERIC: Final = re.compile(r"[^0-9a-z]+")
 _FORM: Final = Wording("the body", "body field", lines=True)
 _MOST_DEPTH: Final = 16
 _MOST_PARTS: Final = 20_000
@@ -114,9 +123,13 @@ class Members:
         where = f"body field {prefix[:-1]!r}" if prefix else "the body"
         if not isinstance(value, dict):
             return f"{where} is not a JSON object"
+        strange = 0
         for name, inner in value.items():
             member = self._members.get(name)
             if member is None:
+                strange += 0 if name.isascii() else len(name)
+                if strange > MOST_STRANGE:
+                    return f"{where} has names {TOO_STRANGE}"
                 # Some readers take Amount or a_mount for amount, and the last of the two.
                 if not self._open or _folded(name) in self._folded:
                     return f"{where} may hold {self._listing()}"
@@ -133,6 +146,8 @@ class Members:
 
 
 def _folded(name: str) -> str:
+    if name.isascii():
+        return _NOT_ALPHANUMERIC.sub("", name.lower())
     folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
     return "".join(one for one in folded if one.isalnum())
 

@@ -26,6 +26,11 @@ from broker.policy.globs import Glob, parse_glob
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+MOST_STRANGE: Final = 4096
+"""Characters in all names that are not listed and not ASCII: folding them takes its time."""
+
+TOO_STRANGE: Final = f"of more than {MOST_STRANGE} characters that are not all ASCII"
+
 OTHERS: Final = "*"
 """The name under which a scope says `{any: true}` of parameters that it does not list."""
 
@@ -87,6 +92,7 @@ class QueryRule:
     def problem(self, query: bytes) -> str | None:
         """Return why a raw query string is refused, or None; the answer never quotes it."""
         values: dict[str, str] = {}
+        strange = 0
         for pair in filter(None, query.split(b"&")):
             written = _split(pair)
             name, value = _decoded(written[0]), _decoded(written[1], lines=self._lines)
@@ -94,6 +100,9 @@ class QueryRule:
                 return f"{self._whole} is malformed"
             parameter = self._parameters.get(name)
             if parameter is None:
+                strange += 0 if name.isascii() else len(name)
+                if strange > MOST_STRANGE:
+                    return f"{self._whole} has names {TOO_STRANGE}"
                 if not self._open or self._resembles(name):
                     return f"{self._whole} may hold {self._listing()}"
             elif name in values:
@@ -108,7 +117,9 @@ class QueryRule:
         # Frameworks fold case and width, read `a[]`, `a[0]` and `a.b` as parts of `a`, trim,
         # and some decode twice.
         plain = unicodedata.normalize("NFKC", unquote(name)).casefold().strip()
-        return not self._folded.isdisjoint({plain, re.split(r"[\[.]", plain)[0].strip()})
+        return not self._folded.isdisjoint(
+            {plain, re.split(r"[\[.]", plain, maxsplit=1)[0].strip()}
+        )
 
     def _listing(self) -> str:
         names = ", ".join(repr(name) for name in sorted(self._parameters))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
@@ -224,6 +225,29 @@ def test_what_would_take_long_to_judge_is_refused(
 ) -> None:
     found = problem(data, value | {"max_bytes": "1MiB"}, kind)
     assert found == "the body has more than 20000 parts"
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "names",
+    ["\ufdfa" * 340_000, '": 1, "'.join(f"{n}{8 * chr(0xFDFA)}" for n in range(19_000))],
+    ids=["one", "many"],
+)
+def test_no_names_take_long_to_judge(names: str) -> None:
+    opened = {"json": {"amount": {"any": True}, "*": {"any": True}}, "max_bytes": "1MiB"}
+    judge, content = rule(opened), Content(f'{{"{names}": 1}}'.encode(), JSON)
+    found = {judge.problem(content) for _ in range(50)}
+    assert found == {"the body has names of more than 4096 characters that are not all ASCII"}
+    formed = {"form": {"amount": {"any": True}, "*": {"any": True}}}
+    assert problem(quote("\ufdfa" * 5000).encode() + b"=1", formed, FORM) in found
+
+
+@pytest.mark.parametrize("name", ["größe", "\u540d\u524d", "naïve" * 500])
+def test_names_beyond_ascii_may_be_there(name: str) -> None:
+    opened = {"json": {"amount": {"max": 5}, "*": {"any": True}}}
+    assert problem({"amount": 1, name: 7}, opened) is None
+    formed = {"form": {"amount": {"max": 5}, "*": {"any": True}}}
+    assert problem(f"amount=1&{quote(name)}=7".encode(), formed, FORM) is None
 
 
 FORMED = {
