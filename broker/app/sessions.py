@@ -37,12 +37,13 @@ async def _save(grants: Grants, storage: Storage, unsaved: dict[str, Use]) -> No
     _merge(unsaved, grants.take_uses())
     if not unsaved:
         return
+    uses = dict(unsaved)
+    unsaved.clear()  # what the store has been given it writes, even if we are not there to hear
     try:
-        await storage.note_use(unsaved)
+        await storage.note_use(uses)
     except StorageError as error:
+        _merge(unsaved, uses)
         _log.warning("the use of task tokens could not be noted: %s", error)
-    else:
-        unsaved.clear()
 
 
 def _merge(into: dict[str, Use], more: Mapping[str, Use]) -> None:

@@ -78,3 +78,26 @@ async def test_what_could_not_be_noted_is_noted_later(
     await _run(grants, store, 0.001, until=5)
     assert await _requests(store) == (5, NOW + 2.0)
     assert "could not be noted" in caplog.text
+
+
+async def test_what_is_being_noted_when_the_broker_stops_is_counted_once(
+    store: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, written = store.note_use, asyncio.Event()
+
+    async def slow(uses: Mapping[str, Use]) -> None:
+        first = not written.is_set()
+        await whole(uses)
+        written.set()
+        if first:
+            await asyncio.sleep(3600)  # until it is cancelled: nobody is told that it is done
+
+    monkeypatch.setattr(store, "note_use", slow)
+    grants = _Grants({"root": Use(2, NOW + 1.0)}, {"root": Use(3, NOW + 2.0)})
+    noting = asyncio.create_task(note_use(grants, store, 0.001))  # type: ignore[arg-type]
+    async with asyncio.timeout(20):
+        await written.wait()
+    noting.cancel()
+    with suppress(asyncio.CancelledError):
+        await noting
+    assert await _requests(store) == (5, NOW + 2.0)
