@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
+from broker.api.problems import report
 from broker.app import descriptors
 from broker.app.broker import open_broker
 from broker.app.control import ControlServer
@@ -18,7 +19,7 @@ from broker.app.sessions import note_use
 from broker.errors import SecretUnavailable, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine, Iterator
 
     from broker.app.broker import Broker
     from broker.app.listeners import Listeners
@@ -49,6 +50,7 @@ async def run(
         ConfigurationError: something must be mended before the broker can start.
         AuditUnavailable: the trail cannot be written.
         StorageError: the database cannot be read, or has forgotten revocations.
+        Exception: what a part of the broker has failed with while it served.
     """
     settings = listeners.settings
     agents, others = descriptors.room(settings.gateway.connections)
@@ -68,7 +70,7 @@ async def run(
                 _purge(broker),
                 _log_in_to_vault(broker),
             ):
-                stack.push_async_callback(_cancel, asyncio.create_task(work))
+                stack.push_async_callback(_cancel, _begin(work, stop))
             stack.push_async_callback(broker.proxied.close)
             await broker.gateway.start(listeners.gateway)
             stack.push_async_callback(broker.gateway.close, settings.drain)
@@ -152,6 +154,25 @@ async def _log_in_to_vault(broker: Broker) -> None:
         await broker.vault.start()
     except SecretUnavailable as error:
         _LOG.warning("Vault: %s", error)
+
+
+def _begin(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> asyncio.Task[None]:
+    """Have work go on beside the others, and the broker end if it fails for good.
+
+    A broker that serves on while nobody reads revocations, ends credentials or keeps places would
+    be worse than none; another is started in its place.
+    """
+
+    def ended(task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            report(error, "a part of the broker")
+            _LOG.critical("without that part the broker ends, to be started anew")
+            stop.set()
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(ended)
+    return task
 
 
 async def _cancel(task: asyncio.Task[Any]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 from tests.broker.app.conftest import KEY, Served, running
@@ -12,6 +14,20 @@ from tests.components.process import wait_until
 
 if TYPE_CHECKING:
     from tests.broker.app.conftest import Home
+
+FAILING = """
+import asyncio
+from broker.cli.main import main
+from broker.leases.reaper import Reaper
+
+async def run(self):
+    await asyncio.sleep(0.2)
+    raise RuntimeError("canary-of-a-text")
+
+Reaper.run = run
+main()
+"""
+"""A broker with a defect: after a moment nobody ends its credentials any more."""
 
 
 def test_the_main_job(served: Served) -> None:
@@ -133,3 +149,19 @@ def test_a_listener_that_is_taken_is_named(home: Home) -> None:
     assert ended.returncode == 1
     assert "is in use" in ended.stderr
     assert "--gateway-port" in ended.stderr
+
+
+def test_r6_a_broker_that_loses_a_part_of_itself_ends_and_says_so(home: Home) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", FAILING, "serve"],
+        env=dict(home.environment),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.returncode == 70
+    assert "a part of the broker failed with RuntimeError" in ended.stderr
+    assert "the broker ends" in ended.stderr
+    assert "canary-of-a-text" not in ended.stderr + ended.stdout
+    assert home.attempt("audit", "verify").returncode == 0
