@@ -52,10 +52,15 @@ _RANGES: Final = frozenset({b"if-range", b"range", b"x-ms-range"})
 
 _QUERY_PART: Final = re.compile(rb"[A-Za-z0-9._~%-]+")
 _COOKIE_VALUE: Final = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+")
+_OWN_COOKIE: Final = re.compile(b'(?:%b)?|"(?:%b)?"' % ((_COOKIE_VALUE.pattern,) * 2))
+"""The value of a cookie of the agent's, in which nobody finds another one (RFC 6265, 4.1.1)."""
 
 
 class Removal(NamedTuple):
-    """Names of the agent's fields, cookies and query parameters that are not sent on."""
+    """Names of the agent's fields, cookies and query parameters that are not sent on.
+
+    All are as the laxest upstream may read them.
+    """
 
     fields: frozenset[bytes]
     cookies: frozenset[bytes]
@@ -121,8 +126,8 @@ class Credential:
             )
             | _transforming(scrub=scrub, signs=signer is not None),
             cookies=frozenset(
-                [name for name, _ in injection.cookies]
-                + [slot.name for slot in slots if slot.kind == "cookie"]
+                [_parameter(name) for name, _ in injection.cookies]
+                + [_parameter(slot.name) for slot in slots if slot.kind == "cookie"]
             ),
             parameters=frozenset(
                 _parameter(name)
@@ -232,8 +237,14 @@ def _forwarded(fields: RequestFields, removal: Removal) -> _Fields:
         if field.key == b"cookie" and removal.cookies and b"cookie" not in fields.options
         for pair in cookie_pairs(field.value)
     )
-    kept = [b"%b=%b" % pair for pair in pairs if pair[0] not in removal.cookies]
+    kept = [b"%b=%b" % pair for pair in pairs if _may_stay(*pair, removal)]
     return _Fields(b"".join(lines), b"; ".join(kept))
+
+
+def _may_stay(name: bytes, content: bytes, removal: Removal) -> bool:
+    """Tell whether a cookie of the agent's goes on, beside the one that the gateway writes."""
+    plain = FIELD_NAME.fullmatch(name) and _OWN_COOKIE.fullmatch(content)
+    return bool(plain) and not is_named(name, removal.cookies)
 
 
 def passing_trailers(admission: Admission, credential: Credential, lines: Sequence[bytes]) -> bytes:
@@ -284,8 +295,16 @@ def _names(part: bytes, removed: frozenset[bytes]) -> bool:
     return any(_parameter(piece.partition(b"=")[0]) in removed for piece in part.split(b";"))
 
 
+def is_named(name: bytes, removed: frozenset[bytes]) -> bool:
+    """Tell whether a cookie has one of these names of a `Removal`, however it is spelt."""
+    return _parameter(name) in removed
+
+
 def _parameter(name: bytes) -> bytes:
-    """Return a parameter's name as the laxest upstream may read it (`API.Key[]`: `api_key`)."""
+    """Return the name of a parameter or cookie as the laxest upstream may read it.
+
+    `API.Key[]` is `api_key`.
+    """
     plain = unquote_to_bytes(name.replace(b"+", b" ")).partition(b"[")[0].strip().lower()
     return plain.replace(b".", b"_").replace(b" ", b"_").replace(b"-", b"_")
 

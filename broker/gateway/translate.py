@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from broker.gateway.inject import without_parameters
+from broker.gateway.inject import is_named, without_parameters
 
 if TYPE_CHECKING:
     from broker.gateway.authorize import Admission
@@ -80,7 +80,7 @@ def _without_origin(path: bytes, route: Route) -> bytes:
 
 def _cookie(value: bytes, route: Route, credential: Credential) -> bytes | None:
     pair, *attributes = value.split(b";")
-    if pair.partition(b"=")[0].strip() in credential.removal.cookies:
+    if is_named(pair.partition(b"=")[0], credential.removal.cookies):
         return None  # the service's own session, renewed
     kept = [pair.strip()]
     path = route.prefix + b"/"

@@ -73,6 +73,26 @@ async def test_u3_the_agents_own_credentials_are_removed(gateway: GatewayBench) 
     assert MINE not in gateway.upstream.bytes_received
 
 
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        b"session=%b",
+        b"SESSION=%b",
+        b"%%73ession=%b",  # PHP decodes names, and takes the first of two
+        b"session[a]=%b",
+        b"=session=%b",  # some take it for one that is named (CVE-2023-23934)
+        b"a=b, session=%b",  # RFC 2965 has commas between cookies
+        b"a=b session=%b",
+        b'a="b; c=d"session=%b',
+    ],
+)
+async def test_u3_no_cookie_passes_for_ours(gateway: GatewayBench, cookie: bytes) -> None:
+    own = b'theme=dark; lang="en"; empty='
+    line = b'Cookie: theme=dark; %b; lang="en"; empty=' % (cookie % MINE)
+    await gateway.call(b"GET", b"/cookie/x", line)
+    assert gateway.upstream.last.all(b"cookie") == [own + b"; session=" + KEY.encode()]
+
+
 async def test_u3_no_authorization_but_ours(gateway: GatewayBench) -> None:
     token = gateway.token()
     proxy = b"Proxy-Authorization: Basic " + base64.b64encode(MINE)

@@ -149,7 +149,8 @@ def test_a_parameter_is_added_where_there_is_no_query() -> None:
         ([b"Cookie: a=1", b"Cookie: session=mine; b=2"], b"a=1; b=2; "),
         ([b"Cookie: my_session=1"], b"my_session=1; "),
         ([b"Cookie: session=1; session=2"], b""),
-        ([b'Cookie: a="x;session=1"'], b'a="x; '),
+        ([b'Cookie: a="x;session=1"'], b""),
+        ([b'Cookie: a="x"; b=; c= d'], b'a="x"; b=; c=d; '),
     ],
 )
 def test_the_agents_own_cookie_is_replaced(lines: list[bytes], cookies: bytes) -> None:

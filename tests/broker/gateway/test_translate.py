@@ -107,6 +107,8 @@ def test_a_cookie_is_bound_to_its_service(cookie: bytes, seen: bytes) -> None:
     assert translated(b"Set-Cookie: " + cookie) == b"Set-Cookie: %b\r\n" % seen
 
 
-@pytest.mark.parametrize("cookie", [b"session=renewed", b" session =renewed; Path=/"])
+@pytest.mark.parametrize(
+    "cookie", [b"session=renewed", b" session =renewed; Path=/", b"%73ession=renewed"]
+)
 def test_the_services_own_session_is_not_handed_out(cookie: bytes) -> None:
     assert translated(b"Set-Cookie: " + cookie, "cookie", COOKIE) == b""
