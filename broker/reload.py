@@ -224,8 +224,8 @@ class PolicyStore:
                     await self._look()
                     if not self._directory.is_dir():
                         break
-            except OSError as error:
-                _LOG.debug("policy directory cannot be watched: %s", error.strerror)
+            except (OSError, RuntimeError) as error:  # the latter from within watchfiles
+                _LOG.debug("policy directory cannot be watched: %s", error)
             await self._look()
             await asyncio.sleep(_POLL)
 

@@ -9,6 +9,7 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 from broker import reload
 from broker.errors import ConfigurationError, PolicyError, Problem
@@ -271,6 +272,20 @@ class TestWatch:
         shutil.move(aside, folder)
         await until(lambda: not store.problems)
         assert store.current.scopes["stripe.refund"].max_ttl == 660
+
+    async def test_a_watcher_that_fails_is_done_without(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: object, **__: object) -> AsyncIterator[object]:
+            raise WatchfilesRustInternalError("error in underlying watcher: it has lost its way")
+
+        monkeypatch.setattr(reload, "_POLL", 0.1)
+        monkeypatch.setattr(reload, "awatch", fail)
+        store = PolicyStore(folder)
+        watching = asyncio.create_task(store.watch())
+        (folder / "small.yaml").write_text(OTHER)
+        await until(lambda: store.current.scopes["stripe.refund"].max_ttl == 660)
+        watching.cancel()
 
     async def test_what_cannot_be_read_now_is_tried_again_unasked(
         self, folder: Path, watched: Watched, monkeypatch: pytest.MonkeyPatch
