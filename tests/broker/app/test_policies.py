@@ -18,6 +18,7 @@ from broker.app.policies import (
     open_policies,
 )
 from broker.changes.edits import canonical
+from broker.changes.following import unreadable
 from broker.errors import AuditUnavailable, PolicyError, StorageError
 from broker.identity.base import Audiences
 from broker.model import AuditRecord, PolicyChange, PolicyEdit, PolicyEntry
@@ -128,6 +129,15 @@ async def test_each_reload_is_logged_and_on_record(
     store.reload()
     assert bench.decisions == ["allow", "deny", "allow"]
     assert bench.trail.records[1].policy_version == first
+
+
+async def test_that_it_cannot_be_known_what_is_kept_is_on_record(bench: Bench) -> None:
+    bench.document.write_text(GOOD)
+    store = await bench.open()
+    store.doubt((unreadable(StorageError("version 2 is not what was stored")),))
+    assert bench.decisions == ["allow", "deny"]
+    assert bench.trail.records[1].detail == "api:1:1: version 2 is not what was stored"
+    assert bench.trail.records[1].policy_version == store.current.version
 
 
 async def test_a_source_that_cannot_be_built_refuses_the_policy(bench: Bench) -> None:

@@ -209,6 +209,22 @@ async def test_a_server_that_does_not_answer_is_not_waited_for(sharing: Opens) -
     server.close()
 
 
+@pytest.mark.parametrize("answer", [b"$abc\r\n", b"HTTP/1.1 400\r\n", b":" + b"1" * 200_000])
+async def test_a_server_that_is_none_lets_nothing_through(sharing: Opens, answer: bytes) -> None:
+    async def babble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(4096):
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(babble, "127.0.0.1", 0)
+    counts = sharing(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    with pytest.raises(LimitsUnavailable, match=r"limits\.url cannot count now"):
+        await taken(counts, place(1))
+    with pytest.raises(LimitsUnavailable):
+        await counts.check()
+    server.close()
+
+
 async def test_the_password_is_the_files_and_stands_nowhere_else(
     component: Gate, sharing: Opens, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
