@@ -145,7 +145,7 @@ async def _limits(settings: Settings, storage: Storage) -> Finding:
     try:
         await counts.check()
     except LimitsUnavailable as error:
-        told = f"{error}; until it can, requests that have limits are refused"
+        told = f"{error}; while it cannot count, requests that have limits are refused"
         return Finding("limits", "problem", told)
     finally:
         await counts.close()

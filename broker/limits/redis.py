@@ -20,7 +20,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.credentials import CredentialProvider
 from redis.exceptions import ConnectionError as NotConnected
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from broker.errors import ConfigurationError, LimitsUnavailable
 from broker.files import read_private
@@ -44,6 +44,7 @@ _PATIENCE: Final = 2.0
 _CONNECTIONS: Final = 16
 _TOTALS_KEPT: Final = LONGEST_LIFETIME + 3600
 _MOST_AT_ONCE: Final = 500
+_KEEPS: Final = "noeviction"
 
 _TAKE: Final = """
 local windows, places, totals = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -224,8 +225,15 @@ class RedisCounts:
                 _log.warning("limits: places could not be kept: %s", error)
 
     async def check(self) -> None:
-        """Raise `LimitsUnavailable`, saying why, if the server does not answer, or not write."""
+        """Raise `LimitsUnavailable` if the server cannot count, or may forget what it counted."""
         await self._ask(self._hold([_key("check")], [self._held_for, "check"]))
+        memory = await self._ask(self._memory())
+        policy = memory.get("maxmemory_policy", _KEEPS)
+        if memory.get("maxmemory") and policy != _KEEPS:
+            raise LimitsUnavailable(
+                "the server of limits.url may forget counts when its memory is full "
+                f"(maxmemory-policy {policy}); set that to {_KEEPS}"
+            )
 
     async def close(self) -> None:
         """Give back what is still held, and close the connections."""
@@ -257,6 +265,14 @@ class RedisCounts:
         except LimitsUnavailable as error:
             told = "limits: %d places are free only after %.0f s: %s"
             _log.warning(told, len(keys), self._held_for, error)
+
+    async def _memory(self) -> dict[str, Any]:
+        """Return what the server says of its memory; nothing where we may not ask."""
+        try:
+            found: dict[str, Any] = await self._client.info("memory")
+        except ResponseError:
+            return {}
+        return found
 
     async def _ask(self, asking: Awaitable[Any]) -> Any:
         """Return the server's answer. Its error texts may quote what it was sent."""

@@ -182,6 +182,26 @@ async def test_a_server_that_takes_no_writes_is_not_well(component: Gate, sharin
         assert all(int(server.tell("TTL", name)) > 0 for name in names)
 
 
+@pytest.mark.parametrize("policy", ["volatile-lru", "allkeys-random"])
+async def test_a_server_that_may_forget_counts_is_not_well(
+    component: Gate, sharing: Opens, tmp_path: Path, policy: str
+) -> None:
+    path = tmp_path / "password"
+    create_private(path, PASSWORD.encode())
+    user = ("--user", "broker", "on", f">{PASSWORD}", *DOCUMENTED_RIGHTS.split())
+    with running_redis(component, *user) as server:
+        counts = sharing(server.url)
+        server.tell("CONFIG", "SET", "maxmemory-policy", policy)
+        await counts.check()  # of memory without bounds nothing is dropped
+        server.tell("CONFIG", "SET", "maxmemory", "1gb")
+        with pytest.raises(LimitsUnavailable, match=f"may forget.*{policy}.*noeviction"):
+            await counts.check()
+        blind = sharing(server.url, password=PasswordFile(path, "broker"))
+        await blind.check()  # who may not look is told nothing
+        server.tell("CONFIG", "SET", "maxmemory-policy", "noeviction")
+        await counts.check()
+
+
 async def test_r5_a_clock_that_is_set_back_shuts_no_window_for_longer_than_it_is(
     counts: RedisCounts, redis: Redis
 ) -> None:
