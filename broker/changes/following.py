@@ -46,12 +46,6 @@ class PolicyFollower:
         number = await self._history.number()
         if number == self._number:
             return
-        if number < self._number:
-            _log.error(
-                "the database has forgotten versions %d to %d of the policy: it was restored "
-                "from an older copy; version %d is in force",
-                *(number + 1, self._number, number),
-            )
         kept = await self._history.kept()
         await self._put(documents_of(kept))
         self._number = kept.number

@@ -137,14 +137,12 @@ def _read_on(connection: sqlite3.Connection, before: _Read) -> _Read:
     ever = next((seq for (seq,) in row), 0)
     if ever != last:
         raise StorageError(f"of {ever} versions of the policy there are {last}. {_EDITED}")
-    if last < before.number:
-        return _read_to(connection, last, _Read())  # an older copy of the whole
     if before.number:
         query = "SELECT digest FROM policy_versions WHERE number = ?"
         if connection.execute(query, (before.number,)).fetchone() != (before.digest,):
             raise StorageError(
-                f"version {before.number} of the policy is another one than this broker has read "
-                f"before: the database was edited, or replaced, while it ran; {_COMPARE}, and "
+                f"version {before.number} of the policy is gone, or not the one that this broker "
+                f"has read: the database was edited or replaced while it ran; {_COMPARE}, and "
                 "start the broker anew once you know why"
             )
     return before if last == before.number else _read_to(connection, last, before)

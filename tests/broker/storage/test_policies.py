@@ -188,12 +188,12 @@ async def test_a_history_that_is_another_one_is_not_followed_by_whoever_knows_th
     forger.rewrite(3, "{}", previous=forger.rewrite(2, "{}"))
     for _ in range(2):
         with pytest.raises(
-            StorageError, match=r"version 3 of the policy is another one .*start the broker anew"
+            StorageError, match=r"version 3 of the policy is .*not the one .*start the broker anew"
         ):
             await knows.policies.kept()
     fresh = SqliteStorage(path)
     await commit(fresh, edit("b", {}))
-    with pytest.raises(StorageError, match="version 3 of the policy is another one"):
+    with pytest.raises(StorageError, match="version 3 of the policy is gone, or not the one"):
         await knows.policies.kept()
     for store in (knows, fresh):
         await store.close()
@@ -208,7 +208,7 @@ async def test_there_is_nothing_to_edit_beside_the_versions(path: Path, forger: 
     await store.close()
 
 
-async def test_an_older_copy_of_the_whole_is_read(path: Path) -> None:
+async def test_an_older_copy_of_the_whole_is_read_once_the_broker_starts_anew(path: Path) -> None:
     store = SqliteStorage(path)
     await commit(store, edit("a", {"x": 1}))
     with closing(sqlite3.connect(path)) as live, closing(sqlite3.connect(":memory:")) as copy:
@@ -216,11 +216,28 @@ async def test_an_older_copy_of_the_whole_is_read(path: Path) -> None:
         await commit(store, edit("a", {"x": 2}))
         assert (await store.policies.kept()).number == 2
         copy.backup(live)
+    with pytest.raises(StorageError, match="version 2 of the policy is gone, or not the one"):
+        await store.policies.kept()
+    await store.close()
+    store = SqliteStorage(path)
     assert (await store.policies.kept()).number == 1
     made = await commit(store, edit("a", {"x": 3}))
     (entry,) = (await store.policies.kept()).entries
     assert (made.number, json.loads(entry.body)) == (2, {"x": 3})
     await store.close()
+
+
+async def test_history_cannot_be_made_shorter_to_be_made_another(
+    path: Path, forger: Forger
+) -> None:
+    knows = SqliteStorage(path)
+    assert (await knows.policies.kept()).number == 3
+    forger.write("DELETE FROM policy_versions WHERE number > 1")
+    forger.write("UPDATE sqlite_sequence SET seq = 1 WHERE name = 'policy_versions'")
+    forger.rewrite(1, "{}")
+    with pytest.raises(StorageError, match="version 3 of the policy is gone, or not the one"):
+        await knows.policies.kept()
+    await knows.close()
 
 
 async def test_commands_read_what_is_kept_without_a_store(path: Path) -> None:
