@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from broker.gateway.elsewhere import named_elsewhere, why_not_elsewhere
 from broker.gateway.problems import KINDS, Refusal, malformed
 from broker.gateway.request import SAFE
 from broker.gateway.route import Route
@@ -18,6 +19,7 @@ from broker.policy.matching import open_ended
 
 if TYPE_CHECKING:
     from broker.gateway.base import Authority, PolicySnapshot, Resource
+    from broker.gateway.grammar import Field
     from broker.gateway.inject import Forwarded
     from broker.gateway.record import Facts
     from broker.gateway.request import Request, RequestFields
@@ -41,12 +43,14 @@ _MOST_QUOTAS: Final = 4096
 class Claim:
     """The task token that a block of header fields presents to a route, if any.
 
-    `digest` is its SHA-256; `refusal` is why no request with these fields may take that route.
+    `digest` is its SHA-256; `refusal` is why no request with these fields may take that route,
+    and `elsewhere` are those by which one may name a second place.
     """
 
     token: bytes | None = field(repr=False)
     digest: bytes
     refusal: Refusal | None
+    elsewhere: tuple[Field, ...] = ()
 
 
 @dataclass(slots=True)  # not frozen, which would double the cost of making one
@@ -154,6 +158,8 @@ class Authorization:
             return Rejection(refusal, None, None, grant, policy.version)
         misplaced = token in path or (query is not None and token in query)
         unfit: Refusal | None = _MISPLACED if misplaced else claim.refusal
+        if unfit is None and claim.elsewhere:
+            unfit = why_not_elsewhere(claim.elsewhere, route, grant.scopes, request.method)
         if unfit is not None:
             return _rejection(unfit, route, path, grant)
         if request.fields.handshake is not None:
@@ -292,7 +298,8 @@ def _claim(fields: RequestFields, route: Route | None) -> Claim:
     refusal = None if route is None else route.refusal
     if presented.misplaced:
         refusal = _MISPLACED
-    return Claim(presented.token, sha256(presented.token).digest(), refusal)
+    digest = sha256(presented.token).digest()
+    return Claim(presented.token, digest, refusal, named_elsewhere(fields.fields))
 
 
 def _would_do(

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.authorize import Rejection
+from broker.gateway.grammar import twin
 from broker.gateway.problems import Refusal, too_large
 from broker.gateway.request import Request
 from broker.gateway.upload import CONTINUE
@@ -130,9 +131,9 @@ class Held:
 
 def content_of(fields: RequestFields, body: bytes) -> Content:
     """Return a body with what the header fields say of it, as the service will read them."""
-    twins = [(field.key, field.key.replace(b"_", b"-"), field.value) for field in fields.fields]
-    types = [(key, value) for key, twin, value in twins if twin == b"content-type"]
-    if any(twin == b"content-encoding" for _, twin, _ in twins):
+    twins = [(field.key, twin(field.key), field.value) for field in fields.fields]
+    types = [(key, value) for key, alike, value in twins if alike == b"content-type"]
+    if any(alike == b"content-encoding" for _, alike, _ in twins):
         return Content(body, problem="the body has a Content-Encoding, so it cannot be judged")
     if len(types) != 1 or types[0][0] != b"content-type":
         return Content(body, problem="the body has not exactly one Content-Type")

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE, Field
+from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE, Field, twin
 from broker.gateway.scrub import SHORTEST, scrubber
 from broker.gateway.slots import cookie_pairs
 from broker.gateway.trailers import read_trailers
@@ -37,6 +37,7 @@ _OVERRIDES: Final = frozenset(
     | {b"x-original-host", b"x-original-method", b"x-original-uri", b"x-original-url"}
     | {b"x-rewrite-url", b"x-envoy-original-path", b"x-real-ip", b"x-client-ip"}
     | {b"x-cluster-client-ip", b"true-client-ip", b"forwarded"}
+    | {b"path-info", b"script-name", b"x-script-name"}
 )
 """Fields by which some upstreams take another method, path, host or caller than was judged."""
 
@@ -96,7 +97,7 @@ class Credential:
         scrub: bool = True,
     ) -> None:
         for name, value in injection.headers:
-            reserved = _twin(name.lower()) in _OF_THE_CONNECTION
+            reserved = twin(name.lower()) in _OF_THE_CONNECTION
             _require(FIELD_NAME, name, fits=not reserved)
             _require(FIELD_VALUE, value.reveal())
         for name, value in injection.cookies:
@@ -120,9 +121,9 @@ class Credential:
         self.query = b"&".join(b"%b=%b" % (n, v.reveal()) for n, v in injection.query)
         self.removal = Removal(
             fields=frozenset(
-                [_twin(name.lower()) for name, _ in injection.headers]
-                + [_twin(slot.name) for slot in slots if slot.kind != "cookie"]
-                + [_twin(name) for name in (signer.fields if signer else ())]
+                [twin(name.lower()) for name, _ in injection.headers]
+                + [twin(slot.name) for slot in slots if slot.kind != "cookie"]
+                + [twin(name) for name in (signer.fields if signer else ())]
             )
             | _transforming(scrub=scrub, signs=signer is not None),
             cookies=frozenset(
@@ -274,14 +275,13 @@ def _trailers(fields: RequestFields, removal: Removal) -> frozenset[bytes]:
 
 def may_pass(field: Field, options: frozenset[bytes], removal: Removal) -> bool:
     """Tell whether a field of the agent's goes on; `options` are those of its Connection field."""
-    # Many frameworks read X_Api_Key and X-Api-Key as one name.
-    twin = _twin(field.key)
+    alike = twin(field.key)
     return not (
-        twin in _ALWAYS
-        or twin in removal.fields
-        or twin.startswith(b"x-forwarded-")
+        alike in _ALWAYS
+        or alike in removal.fields
+        or alike.startswith(b"x-forwarded-")
         or field.key in options
-        or (twin == b"cookie" and removal.cookies)
+        or (alike == b"cookie" and removal.cookies)
     )
 
 
@@ -307,10 +307,6 @@ def _parameter(name: bytes) -> bytes:
     """
     plain = unquote_to_bytes(name.replace(b"+", b" ")).partition(b"[")[0].strip().lower()
     return plain.replace(b".", b"_").replace(b" ", b"_").replace(b"-", b"_")
-
-
-def _twin(key: bytes) -> bytes:
-    return key.replace(b"_", b"-")
 
 
 def _require(form: re.Pattern[bytes], text: bytes, *, fits: bool = True) -> None:

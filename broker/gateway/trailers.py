@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from broker.gateway.grammar import Field
+from broker.gateway.elsewhere import NAMES
+from broker.gateway.grammar import Field, twin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ _FRAMING: Final = frozenset(
 )
 _ROUTING: Final = frozenset(
     {b"alt-svc", b"content-location", b"forwarded", b"host", b"location", b"max-forwards", b"via"}
+    | NAMES
 )
 _AUTHENTICATION: Final = frozenset(
     {b"authentication-info", b"authorization", b"cookie", b"cookie2", b"proxy-authenticate"}
@@ -45,8 +47,7 @@ def declared(fields: Iterable[Field]) -> frozenset[bytes]:
         if field.key == b"trailer"
         for name in field.value.split(b",")
     }
-    # Many frameworks read Content_Type and Content-Type as one name.
-    return frozenset(name for name in names if name and name.replace(b"_", b"-") not in NEVER)
+    return frozenset(name for name in names if name and twin(name) not in NEVER)
 
 
 def takes_trailers(fields: Iterable[Field]) -> bool:

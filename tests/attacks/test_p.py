@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.policy.rules import METHODS
-from tests.fakes.gateway import KEY
+from tests.fakes.gateway import KEY, policy_text
 
 if TYPE_CHECKING:
     from tests.fakes.gateway import GatewayBench
@@ -201,6 +201,7 @@ REWRITES = [
     b"X-Forwarded-Prefix", b"X-Forwarded-Port", b"X-Forwarded-Server", b"X-Forwarded-Uri",
     b"X-Forwarded-Method", b"X-Forwarded-Anything", b"Forwarded", b"X-Real-IP", b"X-Client-IP",
     b"True-Client-IP", b"X-Cluster-Client-IP", b"X-Host", b"X-Envoy-Original-Path",
+    b"Script-Name", b"Path-Info", b"X-Script-Name",  # gunicorn#2650
 ]
 # fmt: on
 
@@ -209,11 +210,91 @@ REWRITES = [
 async def test_p4_headers_that_rewrite_are_stripped(gateway: GatewayBench, name: bytes) -> None:
     spellings = {name, name.lower(), name.upper(), name.replace(b"-", b"_")}
     spellings.add(name.replace(b"-", b"_", 1))
+    spellings.add(name.replace(b"-", b"."))  # lighttpd tells CGI the same name
     lines = [spelling + b": /admin/x" for spelling in sorted(spellings)]
     assert (await gateway.call(b"GET", b"/api/v1/x", *lines, b"X-Kept: yes")).status == 200
     received = gateway.upstream.last
     assert b"/admin/x" not in received.head
     assert received.all(b"x-kept") == [b"yes"]
+
+
+@pytest.mark.parametrize(
+    ("method", "line", "status"),
+    [
+        (b"COPY", b"Destination: /admin/x", 403),
+        (b"MOVE", b"destination: http://127.0.0.1:PORT/admin/x", 403),
+        (b"MOVE", b"Destination: http://127.0.0.1:PORT/v1/y", 200),
+        (b"COPY", b"Destination: /v1/y", 403),  # Swift reads it from the account's container on
+        (b"COPY", b"Destination: http://127.0.0.1:PORT/v1/../admin/x", 403),
+        (b"COPY", b"Destination: http://127.0.0.1:PORT/v1/%2e%2e/admin/x", 403),
+        (b"COPY", b"Destination: http://127.0.0.1:PORT//admin/x", 403),
+        (b"COPY", b"Destination: //127.0.0.1:PORT/admin/x", 403),
+        (b"COPY", b"Destination: v1/y", 403),
+        (b"COPY", b"Destination: http://evil.test/v1/y", 403),
+        (b"COPY", b"Destination: http://127.0.0.1:PORT@evil.test/v1/y", 403),
+        (b"COPY", b"Destination: http://127.0.0.1:PORT/v1/y\r\nDestination: /admin/x", 403),
+        (b"COPY", b"Destination: http://127.0.0.1:PORT/v1/y#/admin/x", 403),
+        (b"PUT", b"Destination: /admin/x", 200),  # which says nothing there
+        (b"PUT", b"x-goog-copy-source: admin/x", 403),
+        (b"PUT", b"x-goog-copy-source: /admin/x", 403),
+        (b"PUT", b"X_Goog_Copy_Source: admin/x", 403),
+        (b"PUT", b"x-goog-copy-source: v1/x", 403),  # is it below a bucket of the host's name?
+        (b"PUT", b"x-ms-rename-source: /v1/x", 200),
+        (b"PUT", b"x-ms-copy-source: /v1/x", 403),
+        (b"PUT", b"x-ms-copy-source: http://127.0.0.1:PORT/admin/x", 403),
+        (b"PUT", b"x-ms-copy-source: http://127.0.0.1:PORT/v1/x?snapshot=1", 200),
+        (b"PUT", b"x-ms-copy-source: https://another.blob.core.windows.net/v1/x", 403),
+        (b"PUT", b"x-ms-rename-source: /admin/x", 403),
+        (b"PUT", b"x-copy-from: /admin/x", 403),
+    ],
+)
+async def test_p2_a_second_place_that_a_field_names_is_judged_too(
+    gateway: GatewayBench, method: bytes, line: bytes, status: int
+) -> None:
+    line = line.replace(b"PORT", b"%d" % gateway.upstream.port)
+    response = await gateway.call(method, b"/api/v1/x", line)
+    assert response.status == status, response.body
+    assert bool(gateway.upstream.requests) is (status == 200)
+    if status != 200:
+        assert response.error == "policy_denied"
+        assert (await gateway.records())[-1]["decision"] == "deny"
+
+
+@pytest.mark.parametrize(
+    ("place", "status"), [(b"/base/v2/y", 200), (b"/base/v2x/y", 403), (b"/y", 403)]
+)
+async def test_p2_a_second_place_is_below_the_services_own(
+    gateway: GatewayBench, place: bytes, status: int
+) -> None:
+    line = b"Destination: http://127.0.0.1:%d%b" % (gateway.upstream.port, place)
+    assert (await gateway.call(b"COPY", b"/based/x", line)).status == status
+
+
+async def test_p2_nor_does_a_trailer_name_a_second_place(gateway: GatewayBench) -> None:
+    lines = (b"Transfer-Encoding: chunked", b"Trailer: x-goog-copy-source, x-fine")
+    body = b"2\r\nok\r\n0\r\nx-goog-copy-source: admin/x\r\nx-fine: 1\r\n\r\n"
+    async with gateway.connect() as wire:
+        await wire.send(gateway.head(b"PUT", b"/api/v1/x", *lines) + body)
+        assert (await wire.response()).status == 200
+    assert b"x-fine: 1" in gateway.upstream.bytes_received
+    assert b"admin/x" not in gateway.upstream.bytes_received
+
+
+async def test_p2_what_is_copied_must_be_readable_and_what_is_moved_deletable(
+    gateway: GatewayBench,
+) -> None:
+    scope = '{service: api, allow: ["* /own/**", "GET /v1/**"]}'
+    gateway.load(policy_text().replace('{service: api, allow: ["GET /v1/**"]}', scope))
+    token = gateway.token("api.read")
+    for line, status in (
+        (b"x-ms-copy-source: http://127.0.0.1:PORT/v1/a", 200),
+        (b"x-ms-copy-source: http://127.0.0.1:PORT/v2/a", 403),
+        (b"x-ms-rename-source: /v1/a", 403),
+        (b"x-ms-rename-source: /own/a", 200),
+    ):
+        said = line.replace(b"PORT", b"%d" % gateway.upstream.port)
+        response = await gateway.call(b"PUT", b"/api/own/x", said, token=token)
+        assert response.status == status
 
 
 @pytest.mark.parametrize(
