@@ -107,7 +107,7 @@ class SqlitePolicies:
                 "ORDER BY number DESC LIMIT ?",
                 (before, most),
             )
-            return tuple(map(_checked, rows))
+            return tuple(map(_checked, rows.fetchall()))
 
         return await self._committer.run(read)
 
@@ -156,7 +156,8 @@ def _read_to(connection: sqlite3.Connection, number: int, before: _Read) -> _Rea
         (before.number, number),
     )
     digest, last = before.digest, before.number
-    for change in map(_checked, rows):
+    # All of them first: rows that are left when one is refused would keep a snapshot open.
+    for change in map(_checked, rows.fetchall()):
         if (change.number, change.previous) != (last + 1, digest):
             after = f"version {last}" if last else "the empty one"
             raise StorageError(

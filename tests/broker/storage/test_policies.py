@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from broker.errors import ConfigurationError, StorageError
+from broker.storage.base import ReplayClaim
 from broker.storage.policies import read_kept
 from broker.storage.sqlite import SqliteStorage
 from tests.contracts.policies import PolicyHistoryContract, commit, edit
@@ -197,6 +198,23 @@ async def test_a_history_that_is_another_one_is_not_followed_by_whoever_knows_th
         await knows.policies.kept()
     for store in (knows, fresh):
         await store.close()
+
+
+async def test_a_refusal_keeps_no_snapshot_of_the_database_open(path: Path, forger: Forger) -> None:
+    store, other = SqliteStorage(path), SqliteStorage(path)
+    forger.rewrite(1, "{}")
+    refusals = []
+    for look in (store.policies.kept(), store.policies.kept(2), store.policies.versions(None, 9)):
+        with pytest.raises(StorageError) as refusal:
+            await look
+        refusals.append(refusal)
+        await other.spend(ReplayClaim("issuer", str(len(refusals)), 0))
+        with closing(sqlite3.connect(path, timeout=0.2)) as connection:
+            row = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        assert row[0] == 0, "somebody still reads what was there before"
+        forger.write("UPDATE policy_versions SET comment = 'another' WHERE number = 2")
+    for one in (store, other):
+        await one.close()
 
 
 async def test_there_is_nothing_to_edit_beside_the_versions(path: Path, forger: Forger) -> None:
