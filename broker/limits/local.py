@@ -201,6 +201,7 @@ class LocalCounts:
             with suppress(StorageError):  # what has failed first is what is told
                 await self._uncount(quota)
             raise
+        self._prepared = True
         if refused is None:
             if ticket.places:
                 self._held[ticket.id] = ticket
@@ -276,12 +277,11 @@ class LocalCounts:
         return self._no_place(connection, quota) or self._windows.full(quota.windows)
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        """Drop what cannot be from since the machine was started, once."""
+        """Drop what cannot be from since the machine was started, until that is committed."""
         if not self._prepared:
             self._storage.forget_later()
             until = self._clock() + self._held_for
             connection.execute("DELETE FROM places WHERE until > ?", (until,))
-            self._prepared = True
 
     def _no_place(self, connection: sqlite3.Connection, quota: Quota) -> Exceeded | None:
         for place in quota.places:

@@ -253,3 +253,22 @@ async def test_a_look_whether_it_works_keeps_no_snapshot_of_the_file_open(
     assert row[0] == 0, "somebody still reads what was in the file before"
     for one in (looker, busy):
         await one.close()
+
+
+async def test_r6_what_a_full_disk_has_kept_from_being_forgotten_is_forgotten_later(
+    tmp_path: Path, storage: SqliteStorage
+) -> None:
+    window = rate(RateLimitItemPerMinute(1))
+    before = LocalCounts(tmp_path / "limits.db", storage.totals, clock=lambda: 1e6)
+    assert isinstance(await taken(before, rated(window)), Ticket)
+    await before.close()
+    after = LocalCounts(tmp_path / "limits.db", storage.totals, clock=lambda: 100.0)
+    connection = after._committer._connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StorageError, match="full"):
+        await taken(after, rated(rate(RateLimitItemPerMinute(1), "k" * 9000)))
+    connection.execute("PRAGMA max_page_count = 1073741823")
+    assert isinstance(await taken(after, rated(window)), Ticket)
+    assert refused(await taken(after, rated(window))).wait <= 60
+    await after.close()
