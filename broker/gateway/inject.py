@@ -305,7 +305,8 @@ def _parameter(name: bytes) -> bytes:
 
     `API.Key[]` is `api_key`.
     """
-    plain = unquote_to_bytes(name.replace(b"+", b" ")).partition(b"[")[0].strip().lower()
+    plain = unquote_to_bytes(name.replace(b"+", b" ")).partition(b"[")[0]
+    plain = plain.partition(b"\0")[0].strip().lower()
     return plain.replace(b".", b"_").replace(b" ", b"_").replace(b"-", b"_")
 
 

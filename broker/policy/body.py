@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from broker.policy.bounds import AtMost, parse_at_most
 from broker.policy.conditions import Alternative, equals, parse_alternatives
 from broker.policy.query import (
+    METHOD_NAMES,
     MOST_STRANGE,
     OTHERS,
     TOO_STRANGE,
@@ -204,7 +205,9 @@ def parse_body(value: object) -> BodyRule:
     limit = _max_bytes(value["max_bytes"]) if "max_bytes" in value else DEFAULT_BYTES
     if "json" in value:
         return BodyRule(_members(value["json"], "json"), limit)
-    return BodyRule(QueryRule(_parameters(value["form"]), wording=_FORM), limit)
+    return BodyRule(
+        QueryRule(_parameters(value["form"]), reserved=METHOD_NAMES, wording=_FORM), limit
+    )
 
 
 def _parameters(value: object) -> dict[str, Parameter]:

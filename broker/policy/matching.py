@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from broker.model import Allow, Deny
 from broker.policy.body import NO_BODY, Content, NeedsBody
 from broker.policy.canonical import canonical_problem
+from broker.policy.query import names_method
 from broker.policy.rules import METHODS, Rule, allow_expression, deny_expression
 
 if TYPE_CHECKING:
@@ -67,6 +68,12 @@ def open_ended(decision: Decision) -> Decision:
     if isinstance(decision, Allow) and decision.risk == "low":
         return replace(decision, risk="medium")
     return decision
+
+
+_OTHER_METHOD: Final = Deny(
+    "the query string names a method (_method), which many services take in the place of the "
+    "request's own; only a scope that lists it under query: lets it through"
+)
 
 
 class _Matcher(NamedTuple):
@@ -134,7 +141,7 @@ class Authorizer:
             return self._unknown_method
         match, answers = judge.allows
         found = match(path)
-        if found is not None:
+        if found is not None and not (query and names_method(query)):
             return answers[found.lastindex or 0]
         return _second_look(judge, path, query, None)
 
@@ -152,6 +159,8 @@ def _second_look(
     judge: _Judge, path: bytes, query: bytes, body: Content | None
 ) -> Decision | NeedsBody:
     refusal = judge.nothing
+    if judge.allows.match(path) is not None:
+        refusal = replace(_OTHER_METHOD, allowed=refusal.allowed)
     needed = 0
     for scope, (match, answers), query_rule, body_rule in judge.conditional:
         found = match(path)

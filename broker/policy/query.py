@@ -62,6 +62,24 @@ class Wording(NamedTuple):
     lines: bool = False
 
 
+METHOD_NAMES: Final = ("_method", ".method")
+"""Parameters that many frameworks take for the request's method, as they are commonly written."""
+
+_METHOD: Final = re.compile(
+    rb"(?:\A|[&;])(?:[+ ]|%20)*+(?:[_.]|%5f|%2e)"
+    rb"(?:m|%[46]d)(?:e|%[46]5)(?:t|%[57]4)(?:h|%[46]8)(?:o|%[46]f)(?:d|%[46]4)"
+    rb"(?:[+ ]|%20)*+(?=[=&;\[]|%5b|%00|\Z)",
+    re.IGNORECASE,
+)
+
+
+def names_method(query: bytes) -> bool:
+    """Tell whether a raw query string has a parameter of `METHOD_NAMES`, however it is spelt."""
+    # Mostly nothing is encoded, and the whole need not be looked at so closely.
+    may = b"%" in query or b"ethod" in query.lower()
+    return may and _METHOD.search(query) is not None
+
+
 _WITHOUT_LINES: Final = str.maketrans("", "", "\r\n\t")
 _QUERY: Final = Wording("the query string", "query parameter")
 

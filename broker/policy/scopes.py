@@ -10,7 +10,7 @@ from broker.policy.diagnosis import validated
 from broker.policy.document import ScopeFields
 from broker.policy.matching import ScopeRules
 from broker.policy.overlap import covers
-from broker.policy.query import QueryRule
+from broker.policy.query import METHOD_NAMES, QueryRule
 from broker.policy.templates import parse_templates
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def build_scope(
     allow, deny = fields.allow or (), fields.deny or ()
     body = fields.body
     # What the body may not say could be said in the query string: some servers read either.
-    query = QueryRule(fields.query or {}, reserved=body.names if body else ())
+    query = QueryRule(fields.query or {}, reserved=(*METHOD_NAMES, *(body.names if body else ())))
     scope = Scope(
         name=entry.name,
         service=fields.service,

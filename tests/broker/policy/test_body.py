@@ -356,3 +356,12 @@ def test_what_is_allowed_is_what_a_plain_reader_reads(value: Any, noise: bytes) 
             assert type(read["amount"]) in {int, float}
             assert read["currency"] == "eur"
             assert set(read) <= {"amount", "currency", "note"}
+
+
+@pytest.mark.parametrize("name", ["_method", "_METHOD", ".method", "%5fmethod", "_method[]"])
+def test_a_form_says_no_method_unless_that_is_listed(name: str) -> None:
+    opened = {"form": {"amount": {"max": 5}, "*": {"any": True}}}
+    assert "may hold" in (problem(f"amount=1&{name}=DELETE".encode(), opened, FORM) or "")
+    listed = {"form": {"_method": "PUT"}}
+    assert problem(b"_method=PUT", listed, FORM) is None
+    assert problem(b"_method=DELETE", listed, FORM) is not None

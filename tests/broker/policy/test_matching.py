@@ -134,6 +134,21 @@ def test_a_query_is_no_part_of_other_rules() -> None:
     assert isinstance(judged([READ], "GET /v1/charges", b"limit=3&;%zz"), Allow)
 
 
+def test_but_for_one_that_would_change_the_method() -> None:
+    decision = judged([READ], "GET /v1/charges", b"limit=3&_method=DELETE")
+    assert isinstance(decision, Deny)
+    assert "_method" in decision.reason
+    assert decision.allowed == ("GET /v1/**",)
+    listed = scope("listed", ["GET /v1/charges"], query={"_method": Parameter(("GET",))})
+    assert judged([READ, listed], "GET /v1/charges", b"_method=GET") == Allow(
+        "listed", "GET /v1/charges", "low"
+    )
+    assert isinstance(judged([READ, listed], "GET /v1/charges", b"_method=PUT"), Deny)
+    denied = judged([READ, REFUND], "POST /v1/refunds/1/cancel", b"_method=GET")
+    assert isinstance(denied, Deny)
+    assert denied.rule == "* /v1/refunds/*/cancel"
+
+
 def test_gives_away_nothing_of_the_request() -> None:
     decision = judged([REFUND], "POST /v1/refunds/sk_live_secret/cancel")
     assert "sk_live_secret" not in repr(decision)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.policy.globs import parse_glob
-from broker.policy.query import OTHERS, Parameter, QueryRule, parse_parameters
+from broker.policy.query import OTHERS, Parameter, QueryRule, names_method, parse_parameters
 
 PUBLIC = Parameter(("public",))
 SORT = Parameter(("created", "updated"))
@@ -152,3 +152,20 @@ def test_a_reserved_name_is_for_a_listed_parameter_alone() -> None:
             "the query string may hold nothing that passes for a field of the body"
         )
     assert QueryRule({"amount": ANY, OTHERS: ANY}, reserved=["amount"]).problem(b"amount=1") is None
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        *((b"_method=A", True), (b"a&_Method", True), (b"%5F%4d%65%54%48%6F%64=A", True)),
+        *(
+            (b"a;+%20.method+[x]=A", True),
+            (b"_method%00=A", True),
+            (b"", False),
+            (b"=_method", False),
+        ),
+        *((b"method=A", False), (b"a_method=A", False), (b"_methods=A", False), (b"a=&b", False)),
+    ],
+)
+def test_whether_a_query_names_a_method(query: bytes, names: bool) -> None:  # noqa: FBT001 - a table's column
+    assert names_method(query) is names
