@@ -131,9 +131,10 @@ class Exchange:
             self._check_targets(request)
             attempt.caller = caller = await self._identify(request)
             attempt.grant = grant = self._decide(attempt, request, caller)
-            await count_token(self._limiter, self._policy(), grant)
+            claim, policy = _claim(caller), self._policy()
+            await count_token(self._limiter, policy, grant, claim, self._storage)
             await self._trail.record(attempt.record("intent", "allow"))
-            await self._save(request, caller, grant)
+            await self._save(request, claim, grant)
             token = self._tokens.issue(grant)
             await self._trail.record(attempt.record("outcome", "allow"))
         except TokenRefused as refusal:
@@ -274,11 +275,9 @@ class Exchange:
             actor=parent.actor if actor is None else _act(actor.name, parent.actor),
         )
 
-    async def _save(
-        self, request: TokenRequest, caller: Identity | _Delegation, grant: Grant
-    ) -> None:
+    async def _save(self, request: TokenRequest, claim: ReplayClaim | None, grant: Grant) -> None:
         """Store the grant and spend the proof's one use, both or neither."""
-        saved = await self._storage.save_grant(grant, _claim(caller))
+        saved = await self._storage.save_grant(grant, claim)
         if saved == "spent":
             raise TokenRefused(
                 request.refused_proof,

@@ -312,6 +312,10 @@ class Storage(Protocol):
         """
         ...
 
+    async def is_spent(self, claim: ReplayClaim) -> bool:
+        """Say whether a claim has been spent, as far as is known now."""
+        ...
+
     async def spend(self, claim: ReplayClaim) -> bool:
         """Spend a claim by itself; return False if it has been spent already."""
         ...

@@ -72,6 +72,15 @@ class SqliteStorage:
 
         return await self._committer.run(save, writes=True)
 
+    async def is_spent(self, claim: ReplayClaim) -> bool:
+        """Say whether a claim has been spent."""
+
+        def look(connection: sqlite3.Connection) -> bool:
+            query = "SELECT 1 FROM replay_claims WHERE digest = ?"
+            return connection.execute(query, (_digest(claim),)).fetchone() is not None
+
+        return await self._committer.run(look)
+
     async def spend(self, claim: ReplayClaim) -> bool:
         """Spend a claim by itself; False if it was spent."""
         return await self._committer.run(partial(_spend, claim=claim), writes=True)

@@ -75,7 +75,10 @@ class StorageContract:
         assert await store.grant("grant-1") == GRANT
 
     async def test_a_claim_is_spent_once(self, store: Storage) -> None:
+        assert not await store.is_spent(CLAIM)
         assert await store.save_grant(GRANT, CLAIM) == "saved"
+        assert await store.is_spent(CLAIM)
+        assert not await store.is_spent(replace(CLAIM, token_id="another"))
         assert await store.save_grant(PLAIN, CLAIM) == "spent"
 
     async def test_a_spent_claim_stores_no_grant(self, store: Storage) -> None:

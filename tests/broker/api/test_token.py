@@ -307,6 +307,20 @@ async def test_what_is_refused_is_not_counted_and_what_is_narrowed_is(
     _is_refusal(await token_client.post("/token", data=fields), 429, "temporarily_unavailable")
 
 
+async def test_who_shows_a_proof_that_was_used_uses_up_no_rate(
+    token_bench: TokenBench, token_client: httpx.AsyncClient
+) -> None:
+    _limit(token_bench, "{rate: 2/minute}")
+    used = _fields(token_bench)
+    assert (await token_client.post("/token", data=used)).status_code == 200
+    for _ in range(3):
+        _is_refusal(await token_client.post("/token", data=used), 400, "invalid_request")
+        assert token_bench.records()[-1]["detail"].startswith("replayed: ")
+    assert (await token_client.post("/token", data=_fields(token_bench))).status_code == 200
+    refused = await token_client.post("/token", data=_fields(token_bench))
+    _is_refusal(refused, 429, "temporarily_unavailable")
+
+
 async def test_what_cannot_be_counted_is_not_issued(
     token_bench: TokenBench, token_client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
