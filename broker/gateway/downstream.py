@@ -140,6 +140,7 @@ class AgentConnection(asyncio.Protocol):
         keep = skips and self.lasting() and not refusal.final
         to_head = request is not None and request.method == b"HEAD"
         self.write(render(refusal, self._works.resource, body=not to_head, close=not keep))
+        self._reader.forget()
         self.finish(keep=keep)
 
     def reject(self, rejection: Rejection) -> None:

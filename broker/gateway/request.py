@@ -166,6 +166,11 @@ class RequestReader:
         self._head = b""
         self._request: Request | None = None
 
+    def forget(self) -> None:
+        """Remember nothing of the last request: whoever is refused is worth no memory."""
+        self._fields = self._request = None
+        self._head = b""
+
     def read(self, data: bytes) -> Request | Refusal | None:
         """Read the head that `data` begins with; None if it is not complete yet."""
         if self._request is not None and data.startswith(self._head):

@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import time
+import tracemalloc
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -191,6 +192,21 @@ async def test_u12_a_crowd_of_slow_agents_takes_little_memory(
 
 
 @needs_proc
+async def test_u12_of_who_is_refused_nothing_is_remembered(gateway: GatewayBench) -> None:
+    """Nobody needs a task token to send a long head, and to stay connected."""
+    own = [tracemalloc.Filter(inclusive=True, filename_pattern="*/broker/gateway/*")]
+    lines = [b"X-%d: %b" % (number, b"x" * 300) for number in range(90)]
+    async with AsyncExitStack() as stack:
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        for _ in range(40):
+            wire = await stack.enter_async_context(gateway.connect())
+            await wire.send(gateway.head(b"GET", b"/api/x", *lines, token=b"eyJ.no.token"))
+            assert (await wire.response()).status == 401
+        kept = tracemalloc.take_snapshot().filter_traces(own).statistics("filename")
+        assert sum(one.size for one in kept) < 40 * 8_000
+
+
 async def test_u12_a_slow_service_makes_the_agent_wait(tmp_path: Path) -> None:
     async with before(tmp_path) as (gateway, _), connected(gateway) as wire:
         before_all = gateway.memory()
