@@ -108,10 +108,13 @@ class Grants:
         self._revocations = 0
         self._known_until = -math.inf
 
-    def verify(self, token: bytes, digest: bytes | None = None) -> Grant | Refusal:
+    def verify(
+        self, token: bytes, digest: bytes | None = None, *, again: bool = False
+    ) -> Grant | Refusal:
         """Return the grant behind a task token, with the scopes it still has, or why not.
 
-        `digest` is the token's SHA-256, for a caller who sees the same token again and again.
+        `digest` is the token's SHA-256, for a caller who sees the same token again and again;
+        `again` says that it is for a request whose use has been counted.
         """
         now = self._monotonic()
         if now >= self._known_until:
@@ -119,7 +122,7 @@ class Grants:
         digest = digest or sha256(token).digest()
         verified = self._verified.get(digest)
         if verified is None:
-            return self._verify(token, digest)
+            return self._verify(token, digest, uses=0 if again else 1)
         wall = self._clock()
         if wall >= verified.grant.expires_at:
             self._drop(digest)
@@ -128,7 +131,8 @@ class Grants:
             # Kept: to a wall clock that was set back, a forgotten token would be good again.
             return _EXPIRED
         verified.used_at = wall
-        verified.requests += 1
+        if not again:
+            verified.requests += 1
         policy = self._policy()
         if verified.policy is not policy or verified.revocations != self._revocations:
             verified.standing = self._standing(verified.grant, policy)
@@ -172,7 +176,7 @@ class Grants:
             verified.requests = 0
         return uses
 
-    def _verify(self, token: bytes, digest: bytes) -> Grant | Refusal:
+    def _verify(self, token: bytes, digest: bytes, *, uses: int) -> Grant | Refusal:
         now = self._clock()
         try:
             grant = self._tokens.verify(token, now)
@@ -185,7 +189,7 @@ class Grants:
             # Whatever was verified first goes first: a token used again is verified again.
             self._drop(next(iter(self._verified)))
         self._verified[digest] = _Verified(
-            grant, deadline, policy, self._revocations, standing, now, 1
+            grant, deadline, policy, self._revocations, standing, now, uses
         )
         return standing
 

@@ -36,9 +36,9 @@ class Authority:
         self._proxied: Final = proxied
         self._providers: Final[dict[str, tuple[Service, Provider]]] = {}
 
-    def grant(self, token: bytes, digest: bytes) -> Grant | str:
+    def grant(self, token: bytes, digest: bytes, *, again: bool = False) -> Grant | str:
         """Return the grant behind a task token, or one word for why there is none."""
-        verdict = self._grants.verify(token, digest)
+        verdict = self._grants.verify(token, digest, again=again)
         return verdict.code if isinstance(verdict, Refusal) else verdict
 
     def policy(self) -> Policy:

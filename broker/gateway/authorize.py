@@ -150,7 +150,7 @@ class Authorization:
         token, query = claim.token, request.query
         if token is None:
             return Rejection(_token_missing(query))
-        grant = self._authority.grant(token, claim.digest)
+        grant = self._authority.grant(token, claim.digest, again=body is not None)
         if isinstance(grant, str):
             return Rejection(_token_refused(grant))
         if route is None:

@@ -67,10 +67,11 @@ class PolicySnapshot(Protocol):
 class Authority(Protocol):
     """Whatever the gateway needs to know in order to decide on a request."""
 
-    def grant(self, token: bytes, digest: bytes) -> Grant | str:
+    def grant(self, token: bytes, digest: bytes, *, again: bool = False) -> Grant | str:
         """Return the grant behind a task token, or one word for why there is none.
 
-        `digest` is the token's SHA-256, worked out once for all requests that present it.
+        `digest` is the token's SHA-256, worked out once for all requests that present it; `again`
+        says that it is asked once more for the same request.
         A word of `problems.KINDS` is the refusal itself, any other what is wrong with the token.
         Its scopes are those that the policy in force still gives its agent. Called for each
         request from the event loop, so it does no I/O.

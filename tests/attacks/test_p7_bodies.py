@@ -298,6 +298,14 @@ async def test_p7_a_grant_revoked_while_its_body_comes_is_refused(judged: Gatewa
     assert "revoked" in record["detail"]
 
 
+async def test_p7_a_judged_request_is_one_use_of_its_grant(judged: GatewayBench) -> None:
+    token = judged.token(*ALL, jti="mine")
+    for _ in range(2):
+        response = await judged.call(b"POST", b"/api/v1/refunds", JSON, body=GOOD, token=token)
+        assert response.status == 200
+    assert {jti: use.requests for jti, use in judged.grants.take_uses().items()} == {"mine": 2}
+
+
 async def test_p7_a_policy_changed_while_the_body_comes_counts(judged: GatewayBench) -> None:
     async with judged.connect() as connection:
         head = judged.head(

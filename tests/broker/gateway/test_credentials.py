@@ -38,7 +38,7 @@ class Mint:
         value = Secret(b"minted-%d" % len(self.requests))
         return Injection(headers=((b"X-Key", value),), fresh_for=self.fresh_for)
 
-    def grant(self, token: bytes, digest: bytes) -> Any:
+    def grant(self, token: bytes, digest: bytes, *, again: bool = False) -> Any:
         raise NotImplementedError(token, digest)
 
     def policy(self) -> Any:
