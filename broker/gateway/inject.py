@@ -147,6 +147,13 @@ class Credential:
         plain = unquote_to_bytes(text)
         return any(value in text or value in plain for value in self._values)
 
+    def is_shown_in(self, fields: Sequence[Field]) -> bool:
+        """Tell whether one of these fields of a response shows a value of the credential.
+
+        That is an echo, too, if it is left out of the head or of a URL in it.
+        """
+        return bool(fields) and any(self.shows(field.value) for field in fields)
+
 
 def _transforming(*, scrub: bool, signs: bool) -> frozenset[bytes]:
     if not scrub:

@@ -250,8 +250,7 @@ class Relay:
         """Begin the response (`upstream.Receiver`)."""
         self._head = head
         # With a part of its body unread, the request is the last of its connection.
-        keep = self._client.lasting() and (self._upload is None or self._upload.done)
-        self._keep = keep
+        self._keep = keep = self._client.lasting() and (not self._upload or self._upload.done)
         credential = self._credential
         if credential is None:
             raise RuntimeError("answered before there is a credential")
@@ -264,6 +263,7 @@ class Relay:
                 self.fail(unsearchable(reason))
                 return
             self._scrubbing = Scrubbing(scrubber)
+            self._scrubbing.found = credential.is_shown_in(head.translated)
         lines = head.ready if keep and head.ready is not None else self._lines(head, credential)
         if self._scrubbing is not None and head.clean_for is not scrubber:
             lines = self._scrubbing.head(lines)

@@ -63,6 +63,7 @@ class Tunnel(Relay):
         lines = agent_lines(head, self._admission, credential, chunks=False) + _SWITCHED
         if credential.scrubber is not None:
             self._scrubbing = FrameScrubbing(credential.scrubber)
+            self._scrubbing.found = credential.is_shown_in(head.translated)
             lines = self._scrubbing.head(lines)
         limits = self._works.limits
         self._upload = Upload(

@@ -296,6 +296,25 @@ async def test_u11_an_echo_is_counted(gateway: GatewayBench) -> None:
     assert sorted(await echoed(gateway), key=str) == [None, ECHOED, ECHOED]
 
 
+@pytest.mark.parametrize(
+    ("service", "line"),
+    [
+        ("api", b"Location: https://elsewhere.example/?key=%b"),
+        ("query", b"Location: /again?api_key=%b&x=1"),
+        ("cookie", b"Set-Cookie: session=%b; Path=/"),
+    ],
+)
+async def test_u11_an_echo_that_is_left_out_of_the_head_is_on_record_too(
+    gateway: GatewayBench, service: str, line: bytes
+) -> None:
+    for text in (SECRET, b"nothing"):
+        gateway.upstream.answer = reply(b"", "302 Found", line.replace(b"%b", text))
+        response = await gateway.call(b"GET", b"/%b/x" % service.encode())
+        assert response.status == 302
+        assert_clean(response.head)
+    assert await echoed(gateway) == [ECHOED, None]
+
+
 async def test_u11_a_secret_too_short_to_tell_is_not_sent(gateway: GatewayBench) -> None:
     gateway.secrets.values["env:KEY"] = b"1234567"
     response = await gateway.call(b"GET", b"/api/x")
