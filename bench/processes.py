@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from shutil import which
 from typing import TYPE_CHECKING, Final
@@ -24,6 +25,7 @@ PACKAGES: Final = {"nginx": "nginx-light", "wrk": "wrk", "haproxy": "haproxy", "
 _BEYOND_PATH: Final = ("/usr/sbin", "/usr/local/sbin")
 _SCHEDULED_TIME: Final = 2
 """The clock of a process that counts what its threads ran, ended ones too (`CPUCLOCK_SCHED`)."""
+_WORKER: Final = re.compile(r"kworker/\d+:\d+(-|\+|$)")
 
 
 class MissingProgram(Exception):
@@ -84,9 +86,37 @@ def _await_port(port: int, process: subprocess.Popen[bytes]) -> None:
 def cpu_seconds(*pids: int) -> float:
     """Return the processor time that processes, their threads and their children have used.
 
-    By the kernel's clock of each process, which is exact where /proc/<pid>/stat counts ticks.
+    By the kernel's clock of each process, which is exact where /proc/<pid>/stat counts ticks. What
+    the kernel's own workers did is added, for a sync that a process asks of the kernel is done by
+    one of those: only the difference over a run means something, in which nobody else asks.
     """
-    return sum(time.clock_gettime(~one << 3 | _SCHEDULED_TIME) for one in _family(*pids))
+    own = sum(time.clock_gettime(~one << 3 | _SCHEDULED_TIME) for one in _family(*pids))
+    return own + _kernel_workers.seconds()
+
+
+class _KernelWorkers:
+    """The kernel's threads that do deferred work in a process's stead, and what they have used.
+
+    Without those that serve the disk (high priority, or unbound): they do the same for any sync.
+    """
+
+    def __init__(self) -> None:
+        self._used: Final[dict[str, int]] = {}
+        self._total = 0
+
+    def seconds(self) -> float:
+        """Return the processor time that all of them used since this was first asked."""
+        first = not self._used
+        for path in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended: its time up to the last look is in the total
+                if _WORKER.match((path / "comm").read_text()):
+                    used = int((path / "schedstat").read_text().split()[0])
+                    self._total += 0 if first else used - self._used.get(path.name, 0)
+                    self._used[path.name] = used
+        return self._total / 1e9
+
+
+_kernel_workers: Final = _KernelWorkers()
 
 
 def resident_bytes(*pids: int) -> int:

@@ -1,7 +1,7 @@
 """Write one writer's chain: durably, in order, signed from time to time.
 
-`Journal` blocks and knows no event loop. `AuditTrail` drives one from a thread, commands of
-the command line use one directly.
+`Journal` knows no event loop. `AuditTrail` drives one from its loop, and has done in a thread what
+blocks for long; commands of the command line use one directly.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.audit.chain import Chain, Position
 from broker.audit.head import Anchor, Head, read_head, write_head, writers_with_head
@@ -48,6 +48,14 @@ class Rotation:
 
     size: int = 64 << 20
     age: float = 86400.0
+
+
+class Mark(NamedTuple):
+    """What a sync covers: the file's descriptor, its size in bytes, its last record."""
+
+    descriptor: int
+    size: int
+    position: Position
 
 
 class Journal:
@@ -110,6 +118,27 @@ class Journal:
             self._current.commit()
         self._durable = self._chain.position
 
+    def mark(self) -> Mark:
+        """Return what a sync of the file that begins now will make durable."""
+        segment = self._current
+        return Mark(segment.descriptor, segment.written, self._chain.position)
+
+    def committed(self, mark: Mark) -> None:
+        """Take note that a sync that began at `mark` has ended well; in between, only `add`."""
+        with self._failing():
+            self._current.settle(mark.size)
+        self._durable = mark.position
+
+    def commit_and_tend(self) -> None:
+        """Commit, then tend."""
+        self.commit()
+        self.tend()
+
+    @property
+    def full(self) -> bool:
+        """Whether the next to `tend` begins a new segment because of the size of this one."""
+        return self._current.durable >= self._rotation.size
+
     def due_in(self) -> float | None:
         """Return in how many seconds `tend` has something to do, or None for never."""
         due = []
@@ -129,8 +158,7 @@ class Journal:
             if self._sealed != self._durable.seq and now - self._sealed_at >= CHECKPOINT_SECONDS:
                 self._checkpoint()
             if self._current.durable and (
-                self._current.durable >= self._rotation.size
-                or self._clock() - self._current.born >= self._rotation.age
+                self.full or self._clock() - self._current.born >= self._rotation.age
             ):
                 self._rotate()
             if self._headed != self._durable.seq and now - self._headed_at >= HEAD_SECONDS:

@@ -107,11 +107,25 @@ class Segment:
     def commit(self) -> None:
         """Return once all that was appended is on disk and still where it was put."""
         os.fdatasync(self._descriptor)
+        self.settle(self._written)
+
+    @property
+    def descriptor(self) -> int:
+        """The open file, for whoever else syncs it."""
+        return self._descriptor
+
+    @property
+    def written(self) -> int:
+        """The offset up to which everything has been written, durable or not yet."""
+        return self._written
+
+    def settle(self, size: int) -> None:
+        """Take note that the first `size` bytes were synced, and are still where they were put."""
         status = os.fstat(self._descriptor)
         if status.st_size != self._written or status.st_nlink == 0:
             self._interfered = True  # what we wrote since may hide the traces
             raise OSError(errno.ESTALE, "the segment was changed by someone else")
-        self.durable = self._written
+        self.durable = size
 
     def interference(self) -> str | None:
         """Return what someone else did to the file, or None. Raises OSError."""

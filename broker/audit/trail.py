@@ -1,11 +1,10 @@
 """The trail that the broker's event loop writes to: cheap to call, durable when it answers.
 
-The loop hands over tuples. A thread encodes, chains and writes them, many at a time when many
-wait, and tells the loop in one call that they are durable. A record that somebody waits for finds
-the thread ready at once. One that nobody waits for does not rouse it from the nap after its last
-work: mostly it is written with the next that somebody waits for, or else when the nap is over, and
-committed after a short while. Until written it is lost with the process, until committed with
-the machine.
+The loop hands over tuples, and encodes, chains and writes them itself, many at a time when many
+wait; then the kernel syncs the file while the loop goes on, or a thread does where the kernel does
+not offer that. Records that come meanwhile share the next commit. One that nobody waits for is
+mostly written with the next that somebody waits for, or else after a nap, and committed after
+a short while. Until written it is lost with the process, until committed with the machine.
 """
 
 from __future__ import annotations
@@ -13,20 +12,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-import threading
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
-from queue import Empty, SimpleQueue
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
+from broker.audit.sync import KernelSync, SyncUnavailable
 from broker.errors import AuditUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.audit.journal import Journal
+    from broker.audit.journal import Journal, Mark
     from broker.model import AuditRecord, RepeatedRecord
 
     Durable = Callable[[Exception | None], None]
@@ -35,18 +33,14 @@ if TYPE_CHECKING:
 QUEUE_LIMIT: Final = 16384
 """Records that may wait: about half a second at the greatest speed of a disk."""
 
-# The encoder holds the interpreter for one chunk; the write after it lets the loop go on.
-_CHUNK: Final = 64
-_BATCH: Final = 1024
+_BATCH: Final = 512
+"""Records written in one turn of the loop, for a millisecond at most."""
+
+_NAP_SECONDS: Final = 0.002
+"""For how long a record that nobody waits for stays unwritten, unless somebody's is written."""
 
 _LAZY_SECONDS: Final = 0.05
 """How long records that nobody waits for may lack their commit."""
-
-_NAP_SECONDS: Final = 0.002
-"""For how long after its last work the thread is not roused by a record that nobody waits for.
-
-To rouse it costs more than to write the record; a flood of refusals would do so for each.
-"""
 
 _CROWD: Final = 4
 _GATHER_SECONDS: Final = 0.001
@@ -75,19 +69,30 @@ class AuditTrail:
     def __init__(self, journal: Journal, *, queue_limit: int = QUEUE_LIMIT) -> None:
         self._journal: Final = journal
         self._limit: Final = queue_limit
-        self._queue: Final[deque[Entry | None]] = deque()
-        self._bell: Final[SimpleQueue[None]] = SimpleQueue()
-        # Of the records that somebody waits for: how many the loop has queued and the thread has
-        # taken, each written by one of the two alone, and at which number queued the bell rings.
-        self._queued = 0
-        self._taken = 0
-        self._ring_at = _NEVER
-        self._ring_for_any = False
+        self._queue: Final[deque[Entry]] = deque()
+        self._written: list[Entry] = []  # and covered by no commit yet
+        self._committing: list[Entry] = []
+        self._serving: list[Durable] = []  # whom the commit under way serves
+        # Of the records that somebody waits for: how many no commit covers yet, at how many the
+        # next begins, and how many the last one served.
+        self._awaited = 0
+        self._begin_at = _NEVER
+        self._crowd = 0
+        self._commits = 0
+        # While a commit is under way, or a thread is at work on the journal, nothing else is.
+        self._busy = False
         self._refusal: str | None = "the audit trail has not been started"
         self._refused = 0
-        self._closing = False
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._pause = _FIRST_RETRY_SECONDS
+        self._nap: asyncio.TimerHandle | None = None
+        self._due_at = 0.0  # when what is written is to be committed, by the loop's clock
+        self._tend_timer: asyncio.TimerHandle | None = None
+        self._tend_due = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[None] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._thread: ThreadPoolExecutor | None = None
+        self._kernel: KernelSync | None = None
 
     @property
     def failure(self) -> str | None:
@@ -95,7 +100,7 @@ class AuditTrail:
         return self._refusal
 
     async def start(self) -> None:
-        """Open the journal and begin to take records.
+        """Open the journal and begin to take records, after `close` again.
 
         Raises `AuditUnavailable` or `ConfigurationError` if the trail cannot be written.
         """
@@ -104,19 +109,25 @@ class AuditTrail:
             await asyncio.to_thread(self._journal.open)
         except OSError as error:
             raise AuditUnavailable(f"the audit trail cannot be opened: {error}") from error
-        self._refusal = None
-        self._thread = threading.Thread(target=self._run, name="audit-writer", daemon=True)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(1, "audit-writer")
+        with suppress(SyncUnavailable):
+            self._kernel = KernelSync(self._loop)
+        self._refusal = self._ended = None
+        self._busy = False
+        self._next()
 
     async def close(self) -> None:
         """Make what is queued durable, close the chain, and take no more records."""
-        self._closing = True
         self._refusal = "the audit trail is closed"
-        if self._thread is not None:
-            self._queue.append(None)
-            self._bell.put(None)
-            await asyncio.to_thread(self._thread.join)
-            self._thread = None
+        if self._thread is None:
+            return
+        if self._ended is None:
+            self._ended = self._loop.create_future()
+            if self._busy:
+                self._stop_retrying()
+            else:
+                self._next()
+        await asyncio.shield(self._ended)
 
     def append(self, record: AuditRecord | RepeatedRecord, durable: Durable | None = None) -> None:
         """Queue a record; see `broker.audit.base.Trail.append`."""
@@ -124,14 +135,14 @@ class AuditTrail:
             self._refused += 1
             raise AuditUnavailable(self._refusal or "too many audit records wait to be written")
         self._queue.append((record, durable))
-        if durable is not None:
-            self._queued += 1
-            if self._queued < self._ring_at:
-                return
-        elif not self._ring_for_any:
+        if durable is None:
+            if self._nap is None:
+                self._nap = self._loop.call_later(_NAP_SECONDS, self._write_lazily)
             return
-        self._ring_at, self._ring_for_any = _NEVER, False
-        self._bell.put(None)
+        self._awaited += 1
+        if self._awaited == self._begin_at:
+            self._begin_at = _NEVER
+            self._loop.call_soon(self._commit)
 
     async def record(self, record: AuditRecord) -> None:
         """Append a record and return once it is durable; see `broker.audit.base.Trail`."""
@@ -139,120 +150,166 @@ class AuditTrail:
         self.append(record, partial(_settle, settled))
         await settled
 
-    def _run(self) -> None:
-        last = False
-        written: list[Entry] = []
-        due: float | None = None
-        crowd = 0
-        while not last:
-            before = self._taken
-            self._rest(self._patience(due))
-            if crowd >= _CROWD and self._queued > before:
-                self._sleep(_GATHER_SECONDS, wanted=crowd)
-            batch, last = self._take()
-            awaited = self._taken - before
-            try:
-                if batch:
-                    written += batch
-                    self._write(batch)
-                    due = due or monotonic() + _LAZY_SECONDS
-                if last or awaited or (due is not None and due <= monotonic()):
-                    self._journal.commit()
-                    crowd = awaited
-                    self._tell(written, None)
-                    written, due = [], None
-                if not written:
-                    self._journal.tend()
-            except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be promised
-                last = self._recover(error, written) or last
-                written, due = [], None
+    def _next(self) -> None:
+        """Begin what is to be done next, or wait for what it needs. Nothing is under way."""
+        wanted = self._crowd if self._crowd >= _CROWD else 1
+        if self._ended is not None and not self._queue and not self._written:
+            self._busy = True
+            self._in_thread(self._journal.close, self._closed)
+        elif self._awaited >= wanted or self._tend_due or self._ended is not None:
+            self._loop.call_soon(self._commit)
+        else:
+            self._begin_at = wanted
+            if wanted > 1:
+                self._loop.call_later(_GATHER_SECONDS, self._stop_gathering, self._commits)
+
+    def _stop_gathering(self, commits: int) -> None:
+        if commits == self._commits and not self._busy:  # else as many came as were waited for
+            self._crowd = 0
+            self._begin_at = _NEVER
+            self._next()
+
+    def _commit(self) -> None:
+        """Write what is queued, and begin to make durable all that was written."""
+        if self._busy:
+            return
+        self._busy = True
+        self._begin_at = _NEVER
+        self._commits += 1
         try:
-            self._journal.close()
-        except Exception as error:  # noqa: BLE001 - the next start finds a crash, and mends it
-            _log.error("the audit trail could not be closed in good order: %s", error)
+            self._write()
+            self._committing, self._written = self._written, []
+            self._serving = [durable for _, durable in self._committing if durable is not None]
+            self._awaited -= len(self._serving)
+            self._sync()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing may be promised
+            self._fail(error)
 
-    def _patience(self, due: float | None) -> float | None:
-        """Return for how many seconds to wait for records; None: until there are some."""
-        return self._journal.due_in() if due is None else max(0.0, due - monotonic())
+    def _sync(self) -> None:
+        if self._kernel is not None and not self._tend_due and not self._journal.full:
+            mark = self._journal.mark()
+            with suppress(SyncUnavailable):
+                self._kernel.begin(mark.descriptor, partial(self._synced, mark))
+                return
+        self._tend_due = False
+        self._in_thread(self._journal.commit_and_tend, self._committed)
 
-    def _rest(self, seconds: float | None) -> None:
-        """Wait for records, for `seconds` at most, and begin with a nap."""
-        nap = _NAP_SECONDS if seconds is None else min(seconds, _NAP_SECONDS)
-        self._sleep(nap, wanted=1)
-        self._sleep(None if seconds is None else seconds - nap, wanted=1, any_will_do=True)
-
-    def _sleep(self, seconds: float | None, *, wanted: int, any_will_do: bool = False) -> None:
-        """Wait until so many records are queued that somebody waits for, or any if that will do.
-
-        May return early.
-        """
-        ring_at = self._taken + wanted
-        self._ring_at, self._ring_for_any = ring_at, any_will_do
-        # What was queued before that has not rung, and the end always counts.
-        if self._queued < ring_at and not (self._queue and (any_will_do or self._closing)):
-            with suppress(Empty):
-                self._bell.get(timeout=seconds)
-        self._ring_at, self._ring_for_any = _NEVER, False
-
-    def _take(self) -> tuple[list[Entry], bool]:
-        """Return what is queued, and whether it is the last."""
+    def _write(self) -> None:
         queue = self._queue
-        batch: list[Entry] = []
-        for _ in range(min(len(queue), _BATCH)):
-            entry = queue.popleft()
-            if entry is None:
-                return batch, True
-            batch.append(entry)
-            if entry[1] is not None:
-                self._taken += 1
-        return batch, False
+        batch = [queue.popleft() for _ in range(min(len(queue), _BATCH))]
+        self._written += batch
+        if batch:
+            self._journal.add(record for record, _ in batch)
 
-    def _write(self, batch: list[Entry]) -> None:
-        for start in range(0, len(batch), _CHUNK):
-            self._journal.add(record for record, _ in batch[start : start + _CHUNK])
-
-    def _tell(self, batch: list[Entry], error: Exception | None) -> None:
-        callbacks = [durable for _, durable in batch if durable is not None]
-        if callbacks:
-            self._on_loop(partial(_call_all, callbacks, error))
-
-    def _recover(self, error: Exception, batch: list[Entry]) -> bool:
-        """Refuse everything until the journal works again; return whether to close instead."""
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        self._refusal = f"the audit trail cannot be written: {reason}"
-        self._refused += len(batch)
-        refusal = AuditUnavailable(self._refusal)
-        self._tell(batch, refusal)
-        _log.critical("%s; nothing is let through until it can", self._refusal)
-        pause = _FIRST_RETRY_SECONDS
-        while True:
-            self._sleep(pause, wanted=1, any_will_do=True)
-            waiting, last = self._take()
-            self._refused += len(waiting)
-            self._tell(waiting, refusal)
-            if last:
-                return True
-            if waiting:
-                continue  # what was queued before the refusal became known
+    def _synced(self, mark: Mark, error: BaseException | None) -> None:
+        if error is None:
             try:
-                self._journal.restore(reason, self._refused)
-            except Exception as again:  # noqa: BLE001 - tried until it works
-                _log.warning("the audit trail still cannot be written: %s", again)
-                pause = min(2 * pause, _LAST_RETRY_SECONDS)
-            else:
-                self._refused = 0
-                _log.warning("the audit trail can be written again")
-                self._on_loop(self._accept)
-                return False
+                self._journal.committed(mark)
+            except Exception as found:  # noqa: BLE001 - whatever it is, nothing may be promised
+                error = found
+        self._committed(error)
 
-    def _accept(self) -> None:
-        if not self._closing:
+    def _committed(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._fail(error)
+            return
+        self._busy = False
+        served = self._serving
+        self._committing, self._serving = [], []
+        self._crowd = len(served)
+        if self._tend_timer is None and (due_in := self._journal.due_in()) is not None:
+            self._tend_timer = self._loop.call_later(due_in, self._tend)
+        _call_all(served, None)
+        self._next()
+
+    def _tend(self) -> None:
+        """Have the head written, and what else is due, after a commit."""
+        self._tend_timer = None
+        self._tend_due = True
+        self._loop.call_soon(self._commit)
+
+    def _write_lazily(self) -> None:
+        """Write what nobody waits for, and see to it that it is committed soon."""
+        self._nap = None
+        if not self._busy:
+            now = self._loop.time()
+            if self._written and now >= self._due_at:
+                self._commit()
+            elif self._queue:
+                self._due_at = self._due_at if self._written else now + _LAZY_SECONDS
+                try:
+                    self._write()
+                except Exception as error:  # noqa: BLE001 - as for a commit
+                    self._fail(error)
+        if self._queue or self._written:
+            self._nap = self._loop.call_later(_NAP_SECONDS, self._write_lazily)
+
+    def _fail(self, error: BaseException) -> None:
+        """Refuse everything until the journal works again."""
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        text = f"the audit trail cannot be written: {reason}"
+        lost = [*self._committing, *self._written, *self._queue]
+        self._committing, self._written, self._serving = [], [], []
+        self._queue.clear()
+        self._awaited, self._crowd, self._begin_at = 0, 0, _NEVER
+        self._refused += len(lost)
+        _log.critical("%s; nothing is let through until it can", text)
+        if self._ended is None:
+            self._refusal = text
+        self._busy = True
+        self._pause = _FIRST_RETRY_SECONDS
+        self._retry = self._loop.call_later(self._pause, self._restore, reason)
+        _call_all([told for _, told in lost if told is not None], AuditUnavailable(text))
+        if self._ended is not None:
+            self._stop_retrying()
+
+    def _stop_retrying(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+            self._busy = False
+            self._next()
+
+    def _restore(self, reason: str) -> None:
+        self._retry = None
+        refused = self._refused
+        self._in_thread(
+            partial(self._journal.restore, reason, refused),
+            partial(self._restored, reason, refused),
+        )
+
+    def _restored(self, reason: str, refused: int, error: BaseException | None) -> None:
+        if error is not None:
+            _log.warning("the audit trail still cannot be written: %s", error)
+            self._pause = min(2 * self._pause, _LAST_RETRY_SECONDS)
+            self._retry = self._loop.call_later(self._pause, self._restore, reason)
+            if self._ended is not None:
+                self._stop_retrying()
+            return
+        _log.warning("the audit trail can be written again")
+        self._refused -= refused
+        self._busy = False
+        if self._ended is None:
             self._refusal = None
+        self._next()
 
-    def _on_loop(self, callback: Callable[[], object]) -> None:
-        if self._loop is not None:
-            with suppress(RuntimeError):  # the loop has ended: nobody waits any more
-                self._loop.call_soon_threadsafe(callback)
+    def _closed(self, error: BaseException | None) -> None:
+        if error is not None:  # the next start finds a crash, and mends it
+            _log.error("the audit trail could not be closed in good order: %s", error)
+        if self._kernel is not None:
+            self._kernel.close()
+        if self._thread is not None:
+            self._thread.shutdown(wait=False)
+        self._kernel = self._thread = None
+        if self._ended is not None:
+            self._ended.set_result(None)
+
+    def _in_thread(
+        self, work: Callable[[], object], then: Callable[[BaseException | None], None]
+    ) -> None:
+        """Have a thread do what blocks; `then` is told on the loop how it went."""
+        future = self._loop.run_in_executor(self._thread, work)
+        future.add_done_callback(lambda done: then(done.exception()))
 
 
 def _settle(settled: asyncio.Future[None], error: Exception | None) -> None:

@@ -121,7 +121,10 @@ async def test_a2_r6_the_disk_is_full(tmp_path: Path, workers: int) -> None:
 
 
 @pytest.mark.timeout(120)
-async def test_a2_the_trail_s_disk_fails(tmp_path: Path, faults: Faults) -> None:
+@pytest.mark.parametrize("syncs", ["kernel", "thread"])
+async def test_a2_the_trail_s_disk_fails(tmp_path: Path, faults: Faults, syncs: str) -> None:
+    if syncs == "thread":
+        faults.deny_aio(errno.EPERM)
     async with site(tmp_path, environment=faults.environment) as place, place.broker():
         traffic = Traffic(place, await place.token())
         async with traffic.flowing():

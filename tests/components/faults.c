@@ -3,16 +3,21 @@
  *
  * $FAULTS is a directory. While it holds a file named after a call (`sync`, `write`), which says
  * "<error number> <part of a path>", that call fails on descriptors whose path has that part.
- * While it holds a file `clock`, the wall clock is ahead by the seconds that it says.
+ * A sync that is asked of the kernel (io_submit) fails when its result is fetched. While it holds
+ * a file `aio`, which says "<error number>", the kernel cannot be asked. While it holds a file
+ * `clock`, the wall clock is ahead by the seconds that it says.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/aio_abi.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/types.h>
 #include <time.h>
@@ -89,6 +94,26 @@ ssize_t pwrite(int descriptor, const void *data, size_t size, off_t offset) {
 ssize_t pwrite64(int descriptor, const void *data, size_t size, off64_t offset) {
     FAIL("write", descriptor);
     return NEXT(pwrite64)(descriptor, data, size, offset);
+}
+
+long syscall(long number, ...) {
+    long given[6], result;
+    char text[32];
+    va_list arguments;
+    va_start(arguments, number);
+    for (int i = 0; i < 6; i++) given[i] = va_arg(arguments, long);
+    va_end(arguments);
+    if (number == SYS_io_setup && told("aio", text, sizeof text) > 0)
+        return errno = atoi(text), -1;
+    result = NEXT(syscall)(number, given[0], given[1], given[2], given[3], given[4], given[5]);
+    if (number == SYS_io_getevents)
+        for (long i = 0; i < result; i++) {
+            struct io_event *event = (struct io_event *)given[3] + i;
+            struct iocb *asked = (struct iocb *)(unsigned long)event->obj;
+            int error = fault("sync", asked->aio_fildes);
+            if (error) event->res = -error;
+        }
+    return result;
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now) {

@@ -34,6 +34,10 @@ class Faults:
         """Put the wall clock so many seconds ahead of the right time, or back where it is less."""
         self._tell("clock", str(ahead))
 
+    def deny_aio(self, error: int) -> None:
+        """Have the kernel refuse to sync by itself, as where a sandbox does not let it be asked."""
+        self._tell("aio", str(error))
+
     @contextmanager
     def failing(self, call: str, part: str, error: int) -> Iterator[None]:
         """Have a call (`sync` or `write`) on files whose path has `part` fail with an `errno`."""

@@ -9,15 +9,14 @@ import pytest
 from broker.audit import trail as module
 from broker.audit.journal import Journal
 from broker.audit.segment import segment_path
+from broker.audit.sync import SyncUnavailable
 from broker.audit.trail import AuditTrail
 from broker.errors import AuditUnavailable, ConfigurationError
 from tests.broker.audit.trails import NOON, check, record, records, signing_key, trusted, write
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-
-    from broker.model import AuditRecord, RepeatedRecord
 
 
 @pytest.fixture
@@ -28,6 +27,17 @@ def directory(tmp_path: Path) -> Path:
 @pytest.fixture
 def journal(directory: Path) -> Journal:
     return Journal(directory, signing_key(), trusted(), clock=lambda: NOON)
+
+
+@pytest.fixture(params=["kernel", "thread"], autouse=True)
+def whoever_syncs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the kernel sync, and a thread where the kernel does not offer it."""
+
+    def unavailable(_: asyncio.AbstractEventLoop) -> None:
+        raise SyncUnavailable("Operation not permitted")
+
+    if request.param == "thread":
+        monkeypatch.setattr(module, "KernelSync", unavailable)
 
 
 @pytest.fixture
@@ -93,13 +103,18 @@ async def test_records_without_a_callback_are_kept_too(directory: Path, trail: A
 def commits(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of records in the file at each commit that the trail asked for."""
     commits: list[int] = []
-    commit = journal.commit
 
-    def counted() -> None:
-        commits.append(len(records(journal._directory)))
-        commit()
+    def noting(name: str) -> None:
+        method = getattr(journal, name)
 
-    monkeypatch.setattr(journal, "commit", counted)
+        def noted() -> Any:
+            commits.append(len(records(journal._directory)))
+            return method()
+
+        monkeypatch.setattr(journal, name, noted)
+
+    noting("mark")
+    noting("commit_and_tend")
     return commits
 
 
@@ -111,39 +126,26 @@ async def test_many_waiting_records_share_a_commit(trail: AuditTrail, commits: l
 async def test_a_commit_waits_for_others_only_after_it_served_a_crowd(
     trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crowds: list[int] = []
-    sleep = trail._sleep
-
-    def noted(seconds: float | None, *, wanted: int, any_will_do: bool = False) -> None:
-        if wanted > 1:
-            crowds.append(wanted)
-        sleep(seconds, wanted=wanted, any_will_do=any_will_do)
-
-    monkeypatch.setattr(trail, "_sleep", noted)
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "_LAZY_SECONDS", 3600.0)
     for _ in range(3):
-        await trail.record(record())
-    assert crowds == []
-    await asyncio.gather(*(trail.record(record()) for _ in range(200)))
-    before = len(crowds)
-    await trail.record(record())
-    assert len(crowds) == before + 1
-    await trail.record(record())
-    assert len(crowds) == before + 1
+        await asyncio.wait_for(trail.record(record()), 30)  # none of them is a crowd
+    await asyncio.gather(*(trail.record(record()) for _ in range(20)))
+    some = [asyncio.ensure_future(trail.record(record())) for _ in range(19)]
+    trail.append(record())  # does not count
+    await asyncio.sleep(0.1)
+    assert not any(one.done() for one in some)
+    await asyncio.wait_for(trail.record(record()), 30)
+    assert all(one.done() for one in some)
 
 
-async def test_the_thread_sleeps_until_as_many_wait_as_it_wants(journal: Journal) -> None:
-    trail = AuditTrail(journal)
-    trail._refusal = None  # as if started, but with nobody else to take what is queued
-    sleeping = asyncio.ensure_future(asyncio.to_thread(trail._sleep, 3600.0, wanted=3))
-    await until(lambda: trail._ring_at == 3)
-    for _ in range(2):
-        trail.append(record())
-        trail.append(record(), lambda _: None)
-    await asyncio.sleep(0.05)
-    assert not sleeping.done()
-    trail.append(record(), lambda _: None)
-    await asyncio.wait_for(sleeping, 30)
-    await asyncio.wait_for(asyncio.to_thread(trail._sleep, 3600.0, wanted=3), 30)
+async def test_a_crowd_that_does_not_come_again_is_not_waited_for_twice(
+    trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await asyncio.gather(*(trail.record(record()) for _ in range(20)))
+    await asyncio.wait_for(trail.record(record()), 30)
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 3600.0)
+    await asyncio.wait_for(trail.record(record()), 30)
 
 
 async def test_while_it_gathers_the_end_is_not_put_off(
@@ -161,32 +163,19 @@ async def test_while_it_gathers_the_end_is_not_put_off(
 
 
 async def test_a_flood_that_nobody_waits_for_is_written_in_batches(
-    trail: AuditTrail, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    directory: Path, trail: AuditTrail, commits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_LAZY_SECONDS", 60.0)
-    batches: list[int] = []
-    add = journal.add
-
-    def counted(some: Iterable[AuditRecord | RepeatedRecord]) -> None:
-        batch = list(some)
-        batches.append(len(batch))
-        add(batch)
-
-    monkeypatch.setattr(journal, "add", counted)
-    trail.append(record())
-    await until(lambda: batches == [1])
-    monkeypatch.setattr(module, "_NAP_SECONDS", 3600.0)
-    trail.append(record())  # finds the thread waiting for anything at all
-    await until(lambda: batches == [1, 1])
-    for _ in range(40):
+    monkeypatch.setattr(module, "_BATCH", 10)
+    for _ in range(45):
         trail.append(record())
-    await asyncio.sleep(0.05)
-    assert batches == [1, 1]
+    await until(lambda: len(records(directory)) == 45)
+    assert commits == []
     await asyncio.wait_for(trail.record(record()), 30)
-    assert batches == [1, 1, 41]
+    assert commits == [46]
 
 
-async def test_nobody_is_woken_by_what_nobody_waits_for_until_the_nap_is_over(
+async def test_what_nobody_waits_for_is_not_written_until_the_nap_is_over(
     directory: Path, trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_NAP_SECONDS", 3600.0)
@@ -262,28 +251,30 @@ async def test_a_trail_takes_records_between_start_and_close_alone(journal: Jour
     await trail.close()
 
 
+async def test_a_trail_that_was_closed_can_be_started_again(
+    directory: Path, journal: Journal
+) -> None:
+    trail = AuditTrail(journal)
+    for number in range(2):
+        await trail.start()
+        await trail.record(record(operation=f"mine-{number}"))
+        await trail.close()
+    assert [one.get("operation") for one in records(directory)][::2] == ["mine-0", "mine-1"]
+    assert check(directory).whole
+
+
 async def test_a_full_queue_refuses(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 3600.0)
     trail = AuditTrail(journal, queue_limit=5)
     await trail.start()
-    hold = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    commit = journal.commit
-
-    def slow_commit() -> None:
-        asyncio.run_coroutine_threadsafe(hold.wait(), loop).result(30)
-        commit()
-
-    monkeypatch.setattr(journal, "commit", slow_commit)
-    first = asyncio.create_task(trail.record(record()))
-    await asyncio.sleep(0.1)
-    waiting = [asyncio.create_task(trail.record(record())) for _ in range(5)]
+    await asyncio.gather(*(trail.record(record()) for _ in range(5)))
+    waiting = [asyncio.create_task(trail.record(record())) for _ in range(4)]
     await asyncio.sleep(0)
-    with pytest.raises(AuditUnavailable, match="too many audit records wait"):
-        trail.append(record())
-    hold.set()
-    await asyncio.gather(first, *waiting)
     trail.append(record())
+    with pytest.raises(AuditUnavailable, match="too many audit records wait"):
+        trail.append(record(), lambda _: None)
     await trail.close()
+    await asyncio.gather(*waiting)
 
 
 async def test_a_trail_that_cannot_be_opened_does_not_start(directory: Path) -> None:
@@ -401,7 +392,7 @@ async def test_the_trail_is_whole_at_any_moment_while_it_is_written(
 ) -> None:
     monkeypatch.setattr("broker.audit.journal.CHECKPOINT_SECONDS", 0.01)
     monkeypatch.setattr("broker.audit.journal.HEAD_SECONDS", 0.005)
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(module, "_BATCH", 30)
     reports = []
     for _ in range(30):
         for _ in range(50):
