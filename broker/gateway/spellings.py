@@ -93,10 +93,18 @@ class Spelling:
 
         An occurrence without any of them begins with the text, but for the text's last byte.
         """
-        for ways, following in pairwise(self._characters):
-            first = frozenset(way[0] for way in following)
-            for way in ways[1:]:
-                yield way[1:], first
+        following: dict[int, set[int]] = {}
+        for byte, after in set(pairwise(self.text)):  # of a long text most come again and again
+            following.setdefault(byte, set()).update(_firsts(after))
+        for byte, firsts in following.items():
+            for way in _ways(byte)[1:]:
+                yield way[1:], frozenset(firsts)
+
+
+@cache
+def _firsts(byte: int) -> frozenset[int]:
+    """Return what anything that stands for one byte of a text may begin with."""
+    return frozenset(way[0] for way in _ways(byte))
 
 
 def texts(secret: bytes) -> set[bytes]:
