@@ -37,6 +37,13 @@ _MISLEADING: Final = frozenset({b"alt-svc", b"broker-error"})
 _OF_THE_UPSTREAM: Final = frozenset({b"content-location", b"location", b"set-cookie"})
 """Fields that speak of the upstream's address or sessions, and have to be translated."""
 
+_UNLIKE_ASCII: Final = re.compile(
+    rb";[ \t]*charset[ \t]*=[ \t]*[\"']?"
+    rb"(?:utf-?(?:7|16|32)|(?:cs)?(?:ucs|unicode|iso-10646)|iso-2022|hz-|ebcdic|(?:ibm|cp)-?0?(?:37|500|10\d\d))",
+    re.IGNORECASE,
+)
+"""The beginning of a charset that an agent could ask for, to have an echo past recognition."""
+
 _PART: Final = "is only a part, although all was asked for"
 _PARTIAL: Final = 206
 _OK: Final = 200
@@ -135,6 +142,8 @@ def _unsearchable(fields: tuple[Field, ...], status: int) -> str | None:
     codings = {field.value.lower() for field in fields if field.key == b"content-encoding"}
     if codings - {b"", b"identity"}:
         return "is compressed, although it was asked for as it is"
+    if any(field.key == b"content-type" and _UNLIKE_ASCII.search(field.value) for field in fields):
+        return "is in a charset in which ASCII is written otherwise"
     return _PART if status == _PARTIAL else None
 
 

@@ -37,7 +37,11 @@ SHORTEST: Final = 8
 """Bytes a secret must have: one that is shorter stands by chance in what it is no part of."""
 
 _MANY: Final = 32
-"""Needles beyond which they are no longer looked at one by one: somebody may have sown them."""
+_DENSE: Final = 128
+"""Needles, in all or one in so many bytes, beyond which they are no longer looked at one by one.
+
+Somebody may have sown them; in what is packed or random, some stand by chance.
+"""
 
 _OPENING: Final = 12
 _REACH: Final = _OPENING * LONGEST_ESCAPE
@@ -130,7 +134,7 @@ class Scrubber:
         found = self._needles.find_matches_as_indexes(data)
         if not found:
             return []
-        if len(found) > _MANY:
+        if len(found) > max(_MANY, len(data) // _DENSE):
             return [(0, len(data))]
         hits = []
         for number, start, end in found:

@@ -237,6 +237,21 @@ async def test_u11_with_characters_that_are_written_in_other_ways(
     assert await echoed(gateway) == [ECHOED]
 
 
+@pytest.mark.parametrize("coding", ["utf-16", "UTF-16LE", "utf-16-be", "utf-32", "utf-7", "cp037"])
+async def test_u11_in_a_charset_that_the_agent_asks_for(gateway: GatewayBench, coding: str) -> None:
+    """ASP.NET and others take it from Accept."""
+    body = KEY.encode(coding)
+    accept = b"Accept: text/plain;charset=" + coding.encode()
+    name = coding.replace("cp", "IBM").encode()
+    for kind in (b"text/plain; charset=" + name, b'a/b;c=d;Charset="%b"; e' % name):
+        gateway.upstream.answer = reply(body, "200 OK", b"Content-Type: " + kind)
+        response = await gateway.call(b"GET", b"/api/x", accept)
+        assert (response.status, response.error) == (502, "response_unsearchable")
+    for kind in (b"text/plain; charset=utf-8", b"text/html;charset=iso-8859-1", b"x/utf-16"):
+        gateway.upstream.answer = reply(b"fine", "200 OK", b"Content-Type: " + kind)
+        assert (await gateway.call(b"GET", b"/api/x", accept)).body == b"fine"
+
+
 async def test_u11_in_interim_responses_and_trailers(gateway: GatewayBench) -> None:
     gateway.upstream.answer = raw(
         b"HTTP/1.1 103 Early Hints\r\nLink: <%b>\r\n\r\n" % SECRET
