@@ -17,6 +17,7 @@ BEARER: Final = (TokenSlot("bearer", b"authorization", b"Bearer "),)
 """Where every agent may put its task token, whatever the service (RFC 6750, 2.1)."""
 
 _JWT_START: Final = b"eyJ"
+_MOST_COOKIES: Final = 256
 
 
 class Presented(NamedTuple):
@@ -85,6 +86,9 @@ def _in_basic(value: bytes) -> bytes | None:
 
 
 def cookie_pairs(value: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the names and values of a Cookie field (RFC 6265, 4.2.1)."""
-    pairs = (pair.partition(b"=") for pair in value.split(b";"))
+    """Return the names and values of a Cookie field (RFC 6265, 4.2.1).
+
+    Of one that has more than anybody's, the last of them holds the whole rest.
+    """
+    pairs = (pair.partition(b"=") for pair in value.split(b";", _MOST_COOKIES - 1))
     return [(name.strip(b" \t"), content.strip(b" \t")) for name, _, content in pairs]

@@ -94,6 +94,31 @@ async def test_u3_no_cookie_passes_for_ours(gateway: GatewayBench, cookie: bytes
     assert gateway.upstream.last.all(b"cookie") == [own + b"; session=" + KEY.encode()]
 
 
+@pytest.mark.parametrize("service", [b"api", b"cookie"])
+async def test_u3_among_thousands_of_cookies_nothing_is_hidden(
+    gateway: GatewayBench, service: bytes
+) -> None:
+    token = gateway.token()
+    for cookie, status in ((b"session=" + MINE, 200), (b"a=" + token, 400)):
+        line = b"Cookie: " + b";" * 9000 + cookie
+        response = await gateway.call(b"GET", b"/%b/x" % service, line, token=token)
+        assert response.status == status
+    received = gateway.upstream.last
+    if service == b"cookie":
+        assert received.all(b"cookie") == [b"session=" + KEY.encode()]
+    assert token not in gateway.upstream.bytes_received
+
+
+@pytest.mark.timeout(15)
+async def test_u12_a_head_full_of_cookies_costs_little(gateway: GatewayBench) -> None:
+    """Nobody needs a task token to have cookies looked through for one."""
+    head = gateway.head(b"GET", b"/api/x", b"Cookie: " + b";" * 30_000, token=b"eyJ.no.token")
+    async with gateway.connect() as wire:
+        for _ in range(2_000):
+            await wire.send(head)
+            assert (await wire.response()).status == 401
+
+
 async def test_u3_no_authorization_but_ours(gateway: GatewayBench) -> None:
     token = gateway.token()
     proxy = b"Proxy-Authorization: Basic " + base64.b64encode(MINE)
