@@ -7,7 +7,6 @@ cookie is bound to the service's own path, so that a client does not carry it to
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.inject import is_named, without_parameters
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from broker.gateway.response import ResponseHead
     from broker.gateway.route import Route
 
-_COOKIE_ATTRIBUTE: Final = re.compile(rb"\s*(domain|path)\s*(?:=\s*(.*?)\s*)?", re.IGNORECASE)
+_TRANSLATED: Final = frozenset({b"domain", b"path"})
 
 
 def translate(fields: tuple[Field, ...], route: Route, credential: Credential) -> bytes:
@@ -85,11 +84,11 @@ def _cookie(value: bytes, route: Route, credential: Credential) -> bytes | None:
     kept = [pair.strip()]
     path = route.prefix + b"/"
     for attribute in attributes:
-        match = _COOKIE_ATTRIBUTE.fullmatch(attribute)
-        if match is None:
+        name, _, told = attribute.partition(b"=")
+        name, told = name.strip().lower(), told.strip()
+        if name not in _TRANSLATED:
             kept.append(attribute.strip())
-        elif match[1].lower() == b"path" and (match[2] or b"").startswith(b"/"):
-            inside = match[2].startswith(route.base_path)
-            path = _through_gateway(match[2], route) if inside else path
+        elif name == b"path" and told.startswith(b"/") and told.startswith(route.base_path):
+            path = _through_gateway(told, route)
     # The upstream's Domain would make a client drop the cookie.
     return b"; ".join([*kept, b"Path=" + path])

@@ -215,6 +215,28 @@ async def test_u12_a_slow_service_makes_the_agent_wait(tmp_path: Path) -> None:
         assert gateway.memory("VmHWM") - before_all < MOST
 
 
+@pytest.mark.timeout(15)
+@pytest.mark.parametrize(
+    "cookie",
+    [
+        b"a=b; Path=x" + b" " * 60_000 + b"y",
+        b"a=b; Domain" + b"\t" * 60_000 + b"y",
+        b"a=b;" + b" " * 60_000 + b"pathx",
+        b"a=b" + b";Path" * 10_000,
+    ],
+    ids=["path", "domain", "blanks", "many"],
+)
+async def test_u12_a_services_cookie_is_read_in_no_time(
+    gateway: GatewayBench, cookie: bytes
+) -> None:
+    gateway.upstream.answer = raw(
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: %b\r\nContent-Length: 2\r\n\r\nok" % cookie
+    )
+    response = await gateway.call(b"GET", b"/api/x")
+    assert response.body == b"ok"
+    assert (response.one(b"set-cookie") or b"").endswith(b"; Path=/api/")
+
+
 async def test_u12_a_bomb_stays_packed(gateway: GatewayBench) -> None:
     """Megabytes of zeros in kilobytes: the gateway unpacks nothing, and lets nothing by unseen."""
     bomb = gzip.compress(bytes(8 * MIB))
