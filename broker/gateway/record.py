@@ -34,6 +34,9 @@ Facts = tuple[RecordTemplate, RecordTemplate]
 
 ACTION: Final = "proxy.request"
 
+_STRANGERS_PATH: Final = 1 << 10
+"""Bytes that are recorded of the path of a request without a good task token."""
+
 
 class Recorder:
     """Write the gateway's audit records, and count the same for its metrics."""
@@ -115,6 +118,7 @@ class Recorder:
         refused = refusal.decision
         self._metrics.count(service, refused, refusal.status)
         target = path if path is not None or request is None else request.path
+        told = None if target is None else self._told(target, known=grant is not None)
         record = AuditRecord(
             time=time(),
             action=ACTION,
@@ -130,7 +134,7 @@ class Recorder:
             service=service,
             rule=refusal.rule,
             method=request.method.decode() if request else None,
-            path=self._redact_path(target) if target is not None else None,
+            path=told,
             status=refusal.status,
             policy_version=policy_version,
             source_address=source,
@@ -141,6 +145,14 @@ class Recorder:
         except AuditUnavailable:
             return False
         return True
+
+    def _told(self, path: bytes, *, known: bool) -> str:
+        """Return what the trail may keep of a path; of a stranger's, little is looked at."""
+        if known or len(path) <= _STRANGERS_PATH:
+            return self._redact_path(path)
+        # What is cut in two could not be known for a secret.
+        whole_segments = path[: path.rfind(b"/", 0, _STRANGERS_PATH) + 1]
+        return f"{self._redact_path(whole_segments)}… [cut: {len(path)} bytes]"
 
     def _operation(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"

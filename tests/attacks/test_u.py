@@ -110,11 +110,18 @@ async def test_u3_among_thousands_of_cookies_nothing_is_hidden(
 
 
 @pytest.mark.timeout(15)
-async def test_u12_a_head_full_of_cookies_costs_little(gateway: GatewayBench) -> None:
-    """Nobody needs a task token to have cookies looked through for one."""
-    head = gateway.head(b"GET", b"/api/x", b"Cookie: " + b";" * 30_000, token=b"eyJ.no.token")
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [(b"/api/x", b"Cookie: " + b";" * 30_000), (b"/api/" + b"%" * 8_000, b"X: y")],
+    ids=["cookies", "path"],
+)
+async def test_u12_what_a_stranger_sends_costs_little(
+    gateway: GatewayBench, target: bytes, line: bytes
+) -> None:
+    """Nobody needs a task token to have cookies looked through for one, or a path recorded."""
+    head = gateway.head(b"GET", target, line, token=b"eyJ.no.token")
     async with gateway.connect() as wire:
-        for _ in range(2_000):
+        for _ in range(3_000):
             await wire.send(head)
             assert (await wire.response()).status == 401
 

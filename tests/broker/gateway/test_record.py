@@ -183,3 +183,20 @@ def test_an_echo_is_on_record() -> None:
 def test_an_outcome_follows_an_intent() -> None:
     with pytest.raises(RuntimeError):
         recorder(Lines()).settle(admission(), "x", ("allow", 200, None, False), 0.1, (0, 0))
+
+
+def test_of_a_strangers_path_whole_segments_are_kept_up_to_a_kibibyte() -> None:
+    trail = Lines()
+    long = Request(b"GET", b"/api/" + b"part/" * 300 + b"end", None, request().fields, 0)
+    for grant in (None, GRANT):
+        rejection = Rejection(Refusal("token_invalid", "expired"), None, None, grant)
+        assert recorder(trail).reject(rejection, long, None)
+    stranger, known = (record.path for record in trail.records)
+    assert stranger is not None
+    assert known is not None
+    assert stranger.startswith("/api/part/part/")
+    assert stranger.endswith("… [cut: 1508 bytes]")
+    assert known == redact_path(long.path)
+    odd = Request(b"GET", b"/" + b"%" * 8000, None, request().fields, 0)
+    recorder(trail).reject(Rejection(Refusal("token_missing", "none")), odd, None)
+    assert trail.records[-1].path == "/… [cut: 8001 bytes]"
