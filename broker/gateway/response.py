@@ -39,7 +39,7 @@ _OF_THE_UPSTREAM: Final = frozenset({b"content-location", b"location", b"set-coo
 
 _UNLIKE_ASCII: Final = re.compile(
     rb";[ \t]*charset[ \t]*=[ \t]*[\"']?"
-    rb"(?:utf-?(?:7|16|32)|(?:cs)?(?:ucs|unicode|iso-10646)|iso-2022|hz-|ebcdic|(?:ibm|cp)-?0?(?:37|500|10\d\d))",
+    rb"(?:utf-?(?:7|16|32)|(?:cs)?(?:ucs|unicode|iso-10646)|ebcdic|(?:ibm|cp)-?0?(?:37|500|10\d\d))",
     re.IGNORECASE,
 )
 """The beginning of a charset that an agent could ask for, to have an echo past recognition."""
