@@ -37,9 +37,12 @@ _OVERRIDES: Final = frozenset(
     | {b"x-original-host", b"x-original-method", b"x-original-uri", b"x-original-url"}
     | {b"x-rewrite-url", b"x-envoy-original-path", b"x-real-ip", b"x-client-ip"}
     | {b"x-cluster-client-ip", b"true-client-ip", b"forwarded"}
-    | {b"path-info", b"script-name", b"x-script-name"}
+    | {b"path-info", b"proxy", b"script-name", b"x-script-name"}
 )
-"""Fields by which some upstreams take another method, path, host or caller than was judged."""
+"""Fields by which some upstreams take another method, path, host or caller than was judged.
+
+`Proxy` is where CGI programs then send requests of their own (CVE-2016-5385).
+"""
 
 _ALWAYS: Final = _OF_THE_CONNECTION | _OVERRIDES | {b"authorization"}
 

@@ -247,6 +247,7 @@ REWRITES = [
     b"X-Forwarded-Method", b"X-Forwarded-Anything", b"Forwarded", b"X-Real-IP", b"X-Client-IP",
     b"True-Client-IP", b"X-Cluster-Client-IP", b"X-Host", b"X-Envoy-Original-Path",
     b"Script-Name", b"Path-Info", b"X-Script-Name",  # gunicorn#2650
+    b"Proxy",  # httpoxy, CVE-2016-5385
 ]
 # fmt: on
 

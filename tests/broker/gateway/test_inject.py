@@ -63,6 +63,7 @@ def test_the_path_goes_out_byte_for_byte() -> None:
         b"Connection: keep-alive",
         b"Keep-Alive: 5",
         b"Proxy-Connection: keep-alive",
+        b"Proxy: http://evil.test:3128",
         b"TE: gzip",
         b"Trailer: X",
         b"Upgrade: websocket",
