@@ -36,7 +36,10 @@ _OVERRIDES: Final = frozenset(
     {b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-host"}
     | {b"x-original-host", b"x-original-method", b"x-original-uri", b"x-original-url"}
     | {b"x-rewrite-url", b"x-envoy-original-path", b"x-real-ip", b"x-client-ip"}
-    | {b"x-cluster-client-ip", b"true-client-ip", b"forwarded"}
+    | {b"x-cluster-client-ip", b"true-client-ip", b"forwarded", b"x-original-forwarded-for"}
+    | {b"client-ip", b"cf-connecting-ip", b"fastly-client-ip", b"x-originating-ip"}
+    | {b"x-remote-ip", b"x-remote-addr", b"remote-addr", b"proxy-client-ip"}
+    | {b"wl-proxy-client-ip", b"remote-user", b"x-remote-user", b"x-webauth-user"}
     | {b"path-info", b"proxy", b"script-name", b"x-script-name"}
 )
 """Fields by which some upstreams take another method, path, host or caller than was judged.

@@ -248,6 +248,9 @@ REWRITES = [
     b"True-Client-IP", b"X-Cluster-Client-IP", b"X-Host", b"X-Envoy-Original-Path",
     b"Script-Name", b"Path-Info", b"X-Script-Name",  # gunicorn#2650
     b"Proxy",  # httpoxy, CVE-2016-5385
+    b"Client-IP", b"CF-Connecting-IP", b"Fastly-Client-IP", b"X-Originating-IP", b"X-Remote-IP",
+    b"X-Remote-Addr", b"Remote-Addr", b"Proxy-Client-IP", b"WL-Proxy-Client-IP",
+    b"X-Original-Forwarded-For", b"Remote-User", b"X-Remote-User", b"X-WebAuth-User",
 ]
 # fmt: on
 
