@@ -93,7 +93,7 @@ def forget_connection_options(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def keep_the_agents_credential(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inject, "_ALWAYS", inject._OF_THE_CONNECTION | inject._OVERRIDES)
-    monkeypatch.setattr(inject, "_twin", lambda key: key.replace(b"authorization", b"x"))
+    monkeypatch.setattr(inject, "twin", lambda key: key.replace(b"authorization", b"x"))
 
 
 def send_two(monkeypatch: pytest.MonkeyPatch) -> None:
