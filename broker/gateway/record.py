@@ -107,10 +107,23 @@ class Recorder:
             *(admission.route.service.name, decision.scope, decision.rule),
             *(request.method.decode(), self._redact_path(target)),
             *(None, None, None, None),
-            *(decision.risk, admission.route.policy.version, source, None),
+            *(decision.risk, admission.route.policy.version, source),
         )
-        admission.facts = (_template("intent", said), _template("outcome", said))
+        elsewhere = self._elsewhere(admission)
+        admission.facts = (
+            _template("intent", (*said, elsewhere)),
+            _template("outcome", (*said, None)),
+        )
         return admission.facts
+
+    def _elsewhere(self, admission: Admission) -> str | None:
+        """Return the second places that a request names, if it names any."""
+        if admission.claim is None or not admission.claim.elsewhere:
+            return None
+        return "; ".join(
+            f"{field.key.decode()}: {self._redact_path(field.value)}"
+            for field in admission.claim.elsewhere
+        )
 
     def reject(self, rejection: Rejection, request: Request | None, source: str | None) -> bool:
         """Record a refusal; return False if the trail cannot take it."""

@@ -319,6 +319,18 @@ async def test_p2_a_second_place_is_below_the_services_own(
     assert (await gateway.call(b"COPY", b"/based/x", line)).status == status
 
 
+async def test_p2_a_second_place_is_on_record(gateway: GatewayBench) -> None:
+    place = b"http://127.0.0.1:%d/v1/y/sk_live_abcdefgh12345678" % gateway.upstream.port
+    for lines in ((b"Destination: " + place,), ()):
+        assert (await gateway.call(b"MOVE", b"/api/v1/x", *lines)).status == 200
+    first, *others = await gateway.records()
+    assert first["phase"] == "intent"
+    assert first["detail"].startswith("destination: http://127.0.0.1:")
+    assert "/v1/y/" in first["detail"]
+    assert "sk_live_abcdefgh" not in first["detail"]
+    assert [one.get("detail") for one in others] == [None, None, None]
+
+
 async def test_p2_nor_does_a_trailer_name_a_second_place(gateway: GatewayBench) -> None:
     lines = (b"Transfer-Encoding: chunked", b"Trailer: x-goog-copy-source, x-fine")
     body = b"2\r\nok\r\n0\r\nx-goog-copy-source: admin/x\r\nx-fine: 1\r\n\r\n"
