@@ -99,9 +99,7 @@ class Recorder:
 
     def _facts(self, admission: Admission, source: str | None) -> Facts:
         request, grant, decision = admission.request, admission.grant, admission.decision
-        target = admission.path
-        if request.query is not None:
-            target = b"%b?%b" % (target, request.query)
+        target = _target(admission.path, request.query)
         said = (
             *(grant.agent, grant.issuer, grant.subject, grant.jti, grant.task, grant.reason),
             *(admission.route.service.name, decision.scope, decision.rule),
@@ -131,6 +129,8 @@ class Recorder:
         refused = refusal.decision
         self._metrics.count(service, refused, refusal.status)
         target = path if path is not None or request is None else request.path
+        if target is not None and grant is not None and request is not None:
+            target = _target(target, request.query)
         told = None if target is None else self._told(target, known=grant is not None)
         record = AuditRecord(
             time=time(),
@@ -169,6 +169,10 @@ class Recorder:
 
     def _operation(self) -> str:
         return f"{self._prefix}-{next(self._numbers)}"
+
+
+def _target(path: bytes, query: bytes | None) -> bytes:
+    return path if query is None else b"%b?%b" % (path, query)
 
 
 def _template(phase: str, said: tuple[Any, ...]) -> RecordTemplate:

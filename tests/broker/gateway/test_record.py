@@ -200,3 +200,17 @@ def test_of_a_strangers_path_whole_segments_are_kept_up_to_a_kibibyte() -> None:
     odd = Request(b"GET", b"/" + b"%" * 8000, None, request().fields, 0)
     recorder(trail).reject(Rejection(Refusal("token_missing", "none")), odd, None)
     assert trail.records[-1].path == "/… [cut: 8001 bytes]"
+
+
+def test_a_denial_shows_which_parameters_were_there() -> None:
+    trail = Lines()
+    denied = Refusal("policy_denied", "no")
+    asked = request(b"token=abc&limit=3")
+    for path in (b"/v1/x", None):
+        recorder(trail).reject(Rejection(denied, "api", path, GRANT, "v1"), asked, None)
+    recorder(trail).reject(Rejection(Refusal("token_missing", "none")), asked, None)
+    of_known, of_unknown_service, of_stranger = (record.path for record in trail.records)
+    assert of_known == redact_path(b"/v1/x?token=abc&limit=3")
+    assert of_unknown_service == redact_path(b"/api/v1/x?token=abc&limit=3")
+    assert of_stranger == "/api/v1/x"
+    assert "abc" not in of_known
