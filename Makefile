@@ -9,6 +9,7 @@ BIN := .venv/bin
 STAMP := .venv/.stamp
 NODE := tests/components
 PEERS := .venv-bench
+IMAGE := .venv-image
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 # The lock files are complete. With its own resolver pip would take the newest release of a package
 # that another one wants with an extra, and then refuse it for having no hash.
@@ -61,7 +62,7 @@ schema: $(STAMP)-dev ## Write policies/schema.json anew from the policy models
 	@mv policies/schema.json.new policies/schema.json
 
 .PHONY: bench
-bench: $(STAMP)-dev $(PEERS)/.stamp bench/node_modules/.stamp ## Measure the gateway beside nginx and other proxies (ARGS='--only get_1k')
+bench: $(STAMP)-dev $(PEERS)/.stamp $(IMAGE)/.stamp bench/node_modules/.stamp ## Measure the gateway beside nginx and other proxies (ARGS='--only get_1k')
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: lock
@@ -82,7 +83,7 @@ clean: ## Remove caches and build results
 
 .PHONY: pristine
 pristine: clean ## Remove everything that is not source, .venv included
-	@rm -rf .venv $(PEERS) $(NODE)/node_modules bench/node_modules
+	@rm -rf .venv $(PEERS) $(IMAGE) $(NODE)/node_modules bench/node_modules
 
 # What follows are files, so that a second `make` has nothing to do.
 
@@ -121,6 +122,21 @@ $(PEERS)/.stamp: $(STAMP)-venv requirements-bench.lock
 	@$(BIN)/python -m venv --clear $(PEERS)
 	@$(PEERS)/bin/python -m pip --disable-pip-version-check --no-input \
 		install --quiet --require-hashes --no-deps -r requirements-bench.lock
+	@touch $@
+
+# The image has Debian's Python, which is built with all optimisations; another one may not be.
+$(IMAGE)/.stamp: $(STAMP)-venv requirements.lock requirements-build.lock pyproject.toml
+	@rm -rf $(IMAGE); mkdir -p $(IMAGE); \
+	if /usr/bin/python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo "==> The broker to measure, with Debian's $$(/usr/bin/python3 --version)"; \
+		/usr/bin/python3 -m venv $(IMAGE); \
+		$(IMAGE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+			--require-hashes --no-deps -r requirements.lock -r requirements-build.lock; \
+		$(IMAGE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
+			--no-index --no-deps --no-build-isolation --editable .; \
+	else \
+		echo '==> The broker is measured with the Python of .venv: /usr/bin/python3 is not there or too old'; \
+	fi
 	@touch $@
 
 %/node_modules/.stamp: %/package-lock.json

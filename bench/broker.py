@@ -6,16 +6,14 @@ import os
 import subprocess
 from contextlib import contextmanager
 from dataclasses import dataclass
-from sysconfig import get_path
 from typing import TYPE_CHECKING, Final
 
+from bench.interpreter import BROKER
 from bench.processes import free_port, running
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
-
-COMMAND: Final = os.path.join(get_path("scripts"), "broker")  # noqa: PTH118 - argv takes text
 
 _POLICY: Final = """
 services:
@@ -109,7 +107,7 @@ def running_broker(  # noqa: PLR0913 - where, to whom, with what, and how
 
     def command(*arguments: str) -> str:
         done = subprocess.run(
-            [COMMAND, *arguments], env=environment, check=True, capture_output=True, text=True
+            [BROKER, *arguments], env=environment, check=True, capture_output=True, text=True
         )
         return done.stdout.strip()
 
@@ -117,7 +115,7 @@ def running_broker(  # noqa: PLR0913 - where, to whom, with what, and how
     (home / "policies" / "bench.yaml").write_text(
         _policy(upstream, scrub=scrub, ca_file=ca_file, sink=sink)
     )
-    with running([COMMAND, "serve"], gateway, core, environment) as pid:
+    with running([BROKER, "serve"], gateway, core, environment) as pid:
         asked = ["--scope", "api.work"] + (["--scope", "sink.work"] if sink else [])
         token = command("token", *asked, "--ttl", "1h")
         yield Broker(pid, gateway, control, token, home, environment)

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from bench.interpreter import python_version
 from bench.peers.base import FOLDER, installed
 from bench.processes import MissingProgram, program
 
@@ -41,7 +42,7 @@ def machine() -> dict[str, str]:
         "processor": models[0] if models else platform.machine(),
         "cores": str(os.cpu_count()),
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": python_version(),
         "load_before": f"{os.getloadavg()[0]:.2f}",
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }

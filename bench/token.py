@@ -27,7 +27,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from bench.broker import COMMAND
+from bench.interpreter import BROKER
 from bench.processes import LOAD_CORE, PROXY_CORE, cpu_seconds, free_port, running
 from broker.token_request import JWT_BEARER
 
@@ -187,10 +187,10 @@ def _broker(folder: Path, core: int, issuer: str) -> Iterator[tuple[int, int]]:
         "BROKER_LOG_LEVEL": "warning",
         "BENCH_KEY": "unused",
     }
-    subprocess.run([COMMAND, "init", "--yes"], env=environment, check=True, capture_output=True)
+    subprocess.run([BROKER, "init", "--yes"], env=environment, check=True, capture_output=True)
     policy = _POLICY.format(issuer=issuer, audience=f"http://127.0.0.1:{port}")
     (home / "policies" / "bench.yaml").write_text(policy)
-    with running([COMMAND, "serve"], port, core, environment) as pid:
+    with running([BROKER, "serve"], port, core, environment) as pid:
         yield pid, port
 
 

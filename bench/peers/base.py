@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
@@ -13,8 +12,6 @@ from bench.processes import MissingProgram
 FOLDER: Final = Path(__file__).resolve().parent
 ENVIRONMENT: Final = FOLDER.parent.parent / ".venv-bench"
 """Where `make bench` installs what `requirements-bench.lock` names."""
-
-PYTHON: Final = sys.executable
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.peers.base import PYTHON, Peer, Setting, installed
+from bench.interpreter import PYTHON
+from bench.peers.base import Peer, Setting, installed
 from bench.processes import free_port, running
 
 if TYPE_CHECKING:
