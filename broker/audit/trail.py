@@ -91,7 +91,7 @@ class AuditTrail:
         self._retry: asyncio.TimerHandle | None = None
         self._ended: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop
-        self._thread: ThreadPoolExecutor | None = None
+        self._aside: ThreadPoolExecutor | None = None
         self._kernel: KernelSync | None = None
 
     @property
@@ -109,7 +109,7 @@ class AuditTrail:
             await asyncio.to_thread(self._journal.open)
         except OSError as error:
             raise AuditUnavailable(f"the audit trail cannot be opened: {error}") from error
-        self._thread = ThreadPoolExecutor(1, "audit-writer")
+        self._aside = ThreadPoolExecutor(1, "audit-writer")
         with suppress(SyncUnavailable):
             self._kernel = KernelSync(self._loop)
         self._refusal = self._ended = None
@@ -119,7 +119,7 @@ class AuditTrail:
     async def close(self) -> None:
         """Make what is queued durable, close the chain, and take no more records."""
         self._refusal = "the audit trail is closed"
-        if self._thread is None:
+        if self._aside is None:
             return
         if self._ended is None:
             self._ended = self._loop.create_future()
@@ -298,9 +298,9 @@ class AuditTrail:
             _log.error("the audit trail could not be closed in good order: %s", error)
         if self._kernel is not None:
             self._kernel.close()
-        if self._thread is not None:
-            self._thread.shutdown(wait=False)
-        self._kernel = self._thread = None
+        if self._aside is not None:
+            self._aside.shutdown(wait=False)
+        self._kernel = self._aside = None
         if self._ended is not None:
             self._ended.set_result(None)
 
@@ -308,7 +308,7 @@ class AuditTrail:
         self, work: Callable[[], object], then: Callable[[BaseException | None], None]
     ) -> None:
         """Have a thread do what blocks; `then` is told on the loop how it went."""
-        future = self._loop.run_in_executor(self._thread, work)
+        future = self._loop.run_in_executor(self._aside, work)
         future.add_done_callback(lambda done: then(done.exception()))
 
 

@@ -11,7 +11,7 @@ from broker.gateway.crowding import make_way, standing
 from broker.gateway.framing import ChunkedBody, LengthBody, UntilCloseBody
 from broker.gateway.grammar import Malformed
 from broker.gateway.held import Held
-from broker.gateway.metering import Metered, MeteredTunnel
+from broker.gateway.metering import Metered
 from broker.gateway.problems import (
     REVOKED,
     UNRECORDED,
@@ -318,10 +318,9 @@ class AgentConnection(asyncio.Protocol):
 
     def _relay_of(self, admission: Admission) -> Relay:
         self._served = True
-        if admission.quota is None:
-            kind = Relay if admission.handshake is None else Tunnel
-        else:
-            kind = Metered if admission.handshake is None else MeteredTunnel
+        if admission.handshake is not None:
+            return Tunnel(self._works, self, admission)
+        kind = Relay if admission.quota is None else Metered
         return kind(self._works, self, admission)
 
     def _tell_metadata(self, method: bytes) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, Literal
 from broker.errors import LimitsUnavailable
 from broker.gateway.problems import UNRECORDED, Refusal, over_limit, over_size, report
 from broker.gateway.relay import Relay
-from broker.gateway.tunnel import Tunnel
 from broker.limits.quota import Exceeded
 
 if TYPE_CHECKING:
@@ -113,36 +112,36 @@ class Meter:
 
 
 class Metered(Relay):
-    """One admitted request that has limits: it is counted before anything is on record of it."""
+    """One admitted request that may have limits: it is counted before it is on record at all."""
 
-    __slots__ = ()
+    __slots__ = ("_meter",)
 
     def __init__(self, works: Works, client: Client, admission: Admission) -> None:
         super().__init__(works, client, admission)
-        if admission.quota is None:
-            raise RuntimeError("a request without limits is not counted")
-        self._meter: Meter = Meter(works.limiter, admission.quota)
+        quota = admission.quota
+        self._meter = None if quota is None else Meter(works.limiter, quota)
 
     def start(self) -> None:
         """Count the request; go ahead at once, once it is counted, or not at all."""
         meter = self._meter
-        if not meter.counted:
+        if meter is not None and not meter.counted:
             refusal = meter.count(self._admission.request.fields)
             if refusal is not None:
                 self.fail(refusal)
                 return
             if not meter.counted:
-                self._works.spawn(self._wait())
+                self._works.spawn(self._wait(meter))
                 return
         super().start()
         if self.over:
-            meter.end()
+            self._end()
 
     def add(self, content: bytes) -> None:
         """Take bytes of the request's body, if it may have so many."""
         if self._upload is None or self.over:
             return
-        excess = self._meter.upload(self._upload.size + len(content))
+        meter = self._meter
+        excess = None if meter is None else meter.upload(self._upload.size + len(content))
         if excess is None:
             super().add(content)
         else:
@@ -150,27 +149,29 @@ class Metered(Relay):
 
     def hung_up(self) -> None:
         """Give up, for the agent has closed its connection."""
-        if self._operation is None and not self.over:
+        if self._uncounted():
             self._turn_away(GONE)
         else:
             super().hung_up()
 
     def expire(self) -> None:
         """Give up, for somebody has not kept the deadline."""
-        if self._operation is None:
+        if self._uncounted():
             self.fail(UNCOUNTED)
         else:
             super().expire()
 
     def fail(self, refusal: Refusal) -> None:
         """Give up, and say why as long as the agent has seen nothing of a response."""
-        if self._operation is None and not self.over:
+        if self._uncounted():
             self._client.refuse(self._turn_away(refusal))
         else:
             super().fail(refusal)
 
     def _pass_on(self, lines: bytes, content: bytes, *, done: bool) -> None:
-        excess = self._meter.download(self._head, self._method, len(content))
+        meter, excess = self._meter, None
+        if meter is not None:
+            excess = meter.download(self._head, self._method, len(content))
         if excess is None:
             super()._pass_on(lines, content, done=done)
             return
@@ -182,13 +183,13 @@ class Metered(Relay):
         self, decision: Literal["allow", "error"], status: int | None, detail: str | None = None
     ) -> None:
         super()._settle(decision, status, detail)
-        self._meter.end()
+        self._end()
 
-    async def _wait(self) -> None:
+    async def _wait(self, meter: Meter) -> None:
         """Start once the request is counted."""
-        refusal = await self._meter.counting()
+        refusal = await meter.counting()
         if self.over:
-            self._meter.end()
+            self._end()
         elif refusal is not None:
             self.fail(refusal)
         else:
@@ -202,14 +203,16 @@ class Metered(Relay):
     def _turn_away(self, refusal: Refusal) -> Refusal:
         """Put on record that the request goes no further, and return what to say."""
         self.over = True
-        self._meter.end()
+        self._end()
         admission, recorder = self._admission, self._works.recorder
         rejection = admission.rejected(refusal)
         recorded = recorder.reject(rejection, admission.request, self._client.address)
         return refusal if recorded else UNRECORDED
 
+    def _uncounted(self) -> bool:
+        """Tell whether nothing is on record yet, for it is still being counted."""
+        return self._meter is not None and self._operation is None and not self.over
 
-class MeteredTunnel(Metered, Tunnel):
-    """A handshake that has limits; what comes of it takes a place until it is closed."""
-
-    __slots__ = ()
+    def _end(self) -> None:
+        if self._meter is not None:
+            self._meter.end()

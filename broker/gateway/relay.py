@@ -60,7 +60,6 @@ class Relay:
         "_head",
         "_held",
         "_keep",
-        "_meter",  # of one that has limits; see metering
         "_method",
         "_operation",
         "_retried",

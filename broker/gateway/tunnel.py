@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.frames import FrameScrubbing
+from broker.gateway.metering import Metered
 from broker.gateway.problems import Refusal
-from broker.gateway.relay import Relay
 from broker.gateway.translate import agent_lines
 from broker.gateway.upload import Upload
 from broker.gateway.websocket import EXTENSIONS, SWITCHING, why_not_switched
@@ -29,8 +29,11 @@ _EXPIRED: Final = Refusal(
 )
 
 
-class Tunnel(Relay):
-    """One admitted handshake, and the websocket that comes of it if the service agrees."""
+class Tunnel(Metered):
+    """One admitted handshake, and the websocket that comes of it if the service agrees.
+
+    If it has limits, it takes its place until it is closed.
+    """
 
     __slots__ = ("_ends", "_open")
 
