@@ -36,6 +36,12 @@ test: setup ## Run the whole suite with coverage (ARGS='-k name' to choose, ARGS
 	$(call say,'pytest')
 	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
+.PHONY: test-compiled
+test-compiled: setup $(IMAGE)/.stamp ## Run the attacks on the gateway against the compiled broker
+	$(call say,'pytest on the compiled broker')
+	@PYTHONPATH=$(CURDIR)/$(IMAGE)/compiled $(BIN)/pytest -o 'pythonpath=$(IMAGE)/compiled .' -p tests.compiled -m 'not interpreted' -n auto --maxprocesses 4 -q \
+		$(foreach attack,p p1_paths p7_bodies p9_hosts t1_u15_workers u u10_answers u11_echo u4_differential u8_switch,tests/attacks/test_$(attack).py) $(ARGS)
+
 .PHONY: check
 check: setup ## Run every static check: format, lint, types, imports, schema, wheel
 	$(call say,'ruff format')
@@ -71,6 +77,8 @@ lock: $(STAMP)-dev ## Resolve the dependencies anew and write the lock files (AR
 	@$(COMPILE) $(ARGS) pyproject.toml --output-file requirements.lock
 	$(call say,'requirements-dev.lock')
 	@$(COMPILE) $(ARGS) pyproject.toml --group dev -c requirements.lock --output-file requirements-dev.lock
+	$(call say,'requirements-compile.lock')
+	@$(COMPILE) $(ARGS) pyproject.toml --group compile -c requirements-dev.lock --output-file requirements-compile.lock
 	$(call say,'requirements-build.lock')
 	@$(COMPILE) $(ARGS) --group build -c requirements-dev.lock --output-file requirements-build.lock
 	$(call say,'requirements-bench.lock')
@@ -124,19 +132,23 @@ $(PEERS)/.stamp: $(STAMP)-venv requirements-bench.lock
 		install --quiet --require-hashes --no-deps -r requirements-bench.lock
 	@touch $@
 
-# The image has Debian's Python, which is built with all optimisations; another one may not be.
-$(IMAGE)/.stamp: $(STAMP)-venv requirements.lock requirements-build.lock pyproject.toml
-	@rm -rf $(IMAGE); mkdir -p $(IMAGE); \
-	if /usr/bin/python3 -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
-		echo "==> The broker to measure, with Debian's $$(/usr/bin/python3 --version)"; \
-		/usr/bin/python3 -m venv $(IMAGE); \
-		$(IMAGE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-			--require-hashes --no-deps -r requirements.lock -r requirements-build.lock; \
-		$(IMAGE)/bin/python -m pip --disable-pip-version-check --no-input install --quiet \
-			--no-index --no-deps --no-build-isolation --editable .; \
-	else \
-		echo '==> The broker is measured with the Python of .venv: /usr/bin/python3 is not there or too old'; \
-	fi
+# The broker as the image has it: on Debian's Python, which is built with all optimisations, as
+# another one may not be, and with compiled modules (decision 16).
+$(IMAGE)/.stamp: $(STAMP)-venv requirements-compile.lock pyproject.toml $(shell find broker providers policies/catalogue -name '*.py' -o -name '*.yaml')
+	@rm -rf $(IMAGE); python=/usr/bin/python3; \
+	if ! $$python -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		python=$(BIN)/python; \
+	fi; \
+	echo "==> The broker to measure, compiled, on $$($$python --version) (two minutes)"; \
+	$$python -m venv $(IMAGE)
+	@$(subst $(BIN),$(IMAGE)/bin,$(INSTALL)) -r requirements-compile.lock
+	@HATCH_BUILD_HOOK_ENABLE_MYPYC=true $(IMAGE)/bin/python -m build --no-isolation --outdir $(IMAGE)/dist . >$(IMAGE)/build.log 2>&1 || { \
+		tail -20 $(IMAGE)/build.log; \
+		echo 'It needs a compiler and Python'"'"'s headers. On Debian or Ubuntu: apt-get install gcc libc6-dev python3-dev' >&2; \
+		exit 1; \
+	}
+	@$(subst $(BIN),$(IMAGE)/bin,$(PIP)) install --quiet --no-index --no-deps $(IMAGE)/dist/*.whl
+	@$(PIP) install --quiet --no-index --no-deps --target $(IMAGE)/compiled $(IMAGE)/dist/*.whl
 	@touch $@
 
 %/node_modules/.stamp: %/package-lock.json

@@ -90,12 +90,16 @@ def test_every_contract_covers_all_there_is() -> None:
 def test_the_locks_hold_every_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     declared = project["project"]["dependencies"]
-    developing = [item for item in project["dependency-groups"]["dev"] if isinstance(item, str)]
+    groups = {
+        name: [item for item in group if isinstance(item, str)]
+        for name, group in project["dependency-groups"].items()
+    }
     for lock, requirements in (
         ("requirements.lock", declared),
-        ("requirements-dev.lock", declared + developing),
-        ("requirements-build.lock", project["dependency-groups"]["build"]),
-        ("requirements-bench.lock", project["dependency-groups"]["bench"]),
+        ("requirements-dev.lock", declared + groups["dev"] + groups["compile"]),
+        ("requirements-compile.lock", declared + groups["compile"] + groups["build"]),
+        ("requirements-build.lock", groups["build"]),
+        ("requirements-bench.lock", groups["bench"]),
     ):
         locked = set(re.findall(r"^([a-z0-9-]+)==", (ROOT / lock).read_text(), re.MULTILINE))
         names = {re.split(r"[^\w-]", item, maxsplit=1)[0].lower() for item in requirements}

@@ -192,6 +192,7 @@ async def test_u14_a_failure_shows_nothing(
     await assert_silence(gateway, seen, caplog)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize(
     "place",
     [
