@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import socket
 import sys
 from contextlib import AsyncExitStack, ExitStack, contextmanager, suppress
+from http.client import HTTPConnection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -19,11 +22,10 @@ from broker.gateway.limits import GatewayLimits
 from tests.components.process import serving
 from tests.fakes.gateway import ALL, gateway_bench, policy_text
 from tests.fakes.upstream import reply
-from tests.integration.running_broker import COMMAND, BrokerHome
+from tests.integration.running_broker import COMMAND, BrokerHome, running_broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 NOISY = "noisy"
 
@@ -200,3 +202,51 @@ def test_r6_without_descriptors_the_broker_goes_on(tmp_path: Path) -> None:
     assert sum(json.loads(line).get("status") == httpx.codes.UNAUTHORIZED for line in lines) == 200
     assert len(list((tmp_path / "home" / "data" / "audit").glob("*.jsonl"))) > 1
     home.run("audit", "verify")
+
+
+@contextmanager
+def many_descriptors(least: int) -> Iterator[None]:
+    """Have so many descriptors in this process, or skip the test."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < least:
+        pytest.skip(f"this needs {least} file descriptors, and there are {hard}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, least), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def resident_mib(process: int) -> float:
+    """Return the memory that a process occupies now."""
+    status = Path(f"/proc/{process}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_r6_ten_thousand_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
+    """More than the gateway takes: who has been served stays, who comes gets in."""
+    home = BrokerHome.create(tmp_path / "home")
+    port = int(home.environment["BROKER_GATEWAY_PORT"])
+
+    def refused(connection: HTTPConnection) -> bool:
+        connection.request("GET", "/x/y")
+        response = connection.getresponse()
+        response.read()
+        return response.status == httpx.codes.UNAUTHORIZED
+
+    with many_descriptors(12_000), running_broker(home) as broker:
+        before = resident_mib(broker.process)
+        kept = HTTPConnection("127.0.0.1", port, timeout=20)
+        assert refused(kept)
+        first = kept.sock
+        with crowd(port, 10_000):
+            for _ in range(40):
+                newcomer = HTTPConnection("127.0.0.1", port, timeout=20)
+                assert refused(newcomer)
+                newcomer.close()
+                assert refused(kept)
+            assert kept.sock is first, "it was cut off, and came anew"
+            assert httpx.get(f"{home.control_url}/readyz", trust_env=False).is_success
+            assert resident_mib(broker.process) - before < 128
+        kept.close()

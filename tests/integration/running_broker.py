@@ -34,7 +34,7 @@ class BrokerHome:
     def create(cls, path: Path, **settings: str) -> BrokerHome:
         """Make a home with free ports; `settings` become `BROKER_<NAME>`."""
         environment = {
-            "PATH": os.environ["PATH"],
+            **{name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ},
             "HOME": str(path.parent),
             "BROKER_HOME": str(path),
             "BROKER_CONTROL_PORT": str(free_port()),
