@@ -104,7 +104,25 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class _Uvicorn(uvicorn.Server):
-    """Uvicorn without signal handlers of its own: the broker stops as a whole."""
+    """Uvicorn without signal handlers of its own: the broker stops as a whole.
+
+    It looks around once a second, for the date, and not ten times to see whether it is to stop.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Let `serve` return once requests under way have ended."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Serve until it is to stop (uvicorn)."""
+        while not await self.on_tick(0):  # of ten that it counts, the one that does something
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), 1.0)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -144,6 +162,6 @@ class ControlServer:
 
     async def close(self) -> None:
         """Accept nothing more, and let requests under way end."""
-        self._server.should_exit = True
+        self._server.stop()
         if self._serving is not None:
             await self._serving
