@@ -73,7 +73,8 @@ class Scrubber:
 
     def scrub(self, data: bytes) -> bytes:
         """Return `data` without the secrets; the same object if there are none in it."""
-        hits = self._hits(data)
+        found = self._needles.find_matches_as_indexes(data)
+        hits = self._ranges(data, found) if found else []
         return self._replace(data, hits, len(data))[0] if hits else data
 
     def sift(self, data: bytes) -> tuple[bytes, bytes]:
@@ -81,7 +82,10 @@ class Scrubber:
 
         The rest may be the beginning of a secret: it is to be sifted again with what follows.
         """
-        hits, cut = self._hits(data), self._first_open(data, 0)
+        found = self._needles.find_matches_as_indexes(data)
+        if not found and data and data[-1] not in self._alphabet:
+            return data, b""  # as nearly all events are
+        hits, cut = self._ranges(data, found), self._first_open(data, 0)
         if not hits and cut == len(data):
             return data, b""
         return self._replace(data, hits, cut)
@@ -126,12 +130,15 @@ class Scrubber:
         return (data, b"") if cut == len(data) else (data[:cut], data[cut:])
 
     def _hits(self, data: bytes) -> Ranges:
-        """Return ranges of places; if an occurrence of a secret ends in `data`, it begins in one.
+        """Return ranges of places: what ends in `data` of a secret's occurrences begins in one."""
+        return self._ranges(data, self._needles.find_matches_as_indexes(data))
 
-        In order. Needles are found where they do not overlap, from the left: each may hide
-        another that begins in it.
+    def _ranges(self, data: bytes, found: list[tuple[int, int, int]]) -> Ranges:
+        """Return such ranges by the needles found, in order.
+
+        Needles are found where they do not overlap, from the left: each may hide another that
+        begins in it.
         """
-        found = self._needles.find_matches_as_indexes(data)
         if not found:
             return []
         if len(found) > max(_MANY, len(data) // _DENSE):

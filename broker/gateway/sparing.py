@@ -70,7 +70,7 @@ class Sparing(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Pass on what was read (`asyncio.BufferedProtocol`)."""
-        self.protocol.data_received(bytes(self._room.buffer[:nbytes]))
+        self.protocol.data_received(self._room.buffer[:nbytes].tobytes())
 
     def eof_received(self) -> bool | None:
         """Pass on that the other side ends (`asyncio.Protocol`)."""
