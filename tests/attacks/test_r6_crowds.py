@@ -18,16 +18,36 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from broker.files import create_private
 from broker.gateway.limits import GatewayLimits
 from tests.components.process import serving
 from tests.fakes.gateway import ALL, gateway_bench, policy_text
 from tests.fakes.upstream import reply
+from tests.fakes.vendor_api import vendor_api
 from tests.integration.running_broker import COMMAND, BrokerHome, running_broker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.components.tls import TestAuthority
+
+KEY = "a_key_that_no_agent_may_see"
 NOISY = "noisy"
+POLICY = """
+services:
+  api:
+    provider: http_api
+    base_url: {vendor}
+    ca_file: {ca_file}
+    allow_private: true
+    credential: {{type: bearer, secret: "file:{home}/api.key"}}
+scopes:
+  api.read: {{service: api, allow: ["GET /v1/charges"]}}
+agents:
+  kept:
+    trust: [{{source: local, claims: {{sub: kept}}}}]
+    scopes: [api.read]
+"""
 
 
 def with_another_agent() -> str:
@@ -224,29 +244,39 @@ def resident_mib(process: int) -> float:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_r6_ten_thousand_idle_connections_keep_nobody_out(tmp_path: Path) -> None:
+def test_r6_ten_thousand_idle_connections_keep_nobody_out(
+    tmp_path: Path, tls_authority: TestAuthority
+) -> None:
     """More than the gateway takes: who has been served stays, who comes gets in."""
     home = BrokerHome.create(tmp_path / "home")
     port = int(home.environment["BROKER_GATEWAY_PORT"])
 
-    def refused(connection: HTTPConnection) -> bool:
-        connection.request("GET", "/x/y")
+    def get(connection: HTTPConnection, token: str) -> int:
+        connection.request("GET", "/api/v1/charges", headers={"Authorization": f"Bearer {token}"})
         response = connection.getresponse()
         response.read()
-        return response.status == httpx.codes.UNAUTHORIZED
+        return response.status
 
-    with many_descriptors(12_000), running_broker(home) as broker:
-        before = resident_mib(broker.process)
-        kept = HTTPConnection("127.0.0.1", port, timeout=20)
-        assert refused(kept)
-        first = kept.sock
-        with crowd(port, 10_000):
-            for _ in range(40):
-                newcomer = HTTPConnection("127.0.0.1", port, timeout=20)
-                assert refused(newcomer)
-                newcomer.close()
-                assert refused(kept)
-            assert kept.sock is first, "it was cut off, and came anew"
-            assert httpx.get(f"{home.control_url}/readyz", trust_env=False).is_success
-            assert resident_mib(broker.process) - before < 128
-        kept.close()
+    with (
+        many_descriptors(12_000),
+        vendor_api(KEY, tls_authority.certificate("127.0.0.1")) as vendor,
+    ):
+        create_private(home.path / "api.key", KEY.encode())
+        home.policy(POLICY.format(vendor=vendor.url, ca_file=tls_authority.ca_file, home=home.path))
+        home.run("agents", "enroll", "kept")
+        with running_broker(home) as broker:
+            token = home.run("token", "--agent", "kept", "--scope", "api.read").strip()
+            before = resident_mib(broker.process)
+            kept = HTTPConnection("127.0.0.1", port, timeout=20)
+            assert get(kept, token) == httpx.codes.OK
+            first = kept.sock
+            with crowd(port, 10_000):
+                for _ in range(40):
+                    newcomer = HTTPConnection("127.0.0.1", port, timeout=20)
+                    assert get(newcomer, token) == httpx.codes.OK
+                    newcomer.close()
+                    assert get(kept, token) == httpx.codes.OK
+                assert kept.sock is first, "it was cut off, and came anew"
+                assert httpx.get(f"{home.control_url}/readyz", trust_env=False).is_success
+                assert resident_mib(broker.process) - before < 128
+            kept.close()
