@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.model import Section
+    from broker.storage.commits import Commits
     from broker.storage.committer import Committer
 
 _VERSION: Final = "number, made_at, made_by, comment, edits, previous, digest"
@@ -51,13 +52,18 @@ class _Read:
 class SqlitePolicies:
     """Keep policy (`broker.storage.base.PolicyHistory`) in a database that others write to too."""
 
-    def __init__(self, committer: Committer) -> None:
+    def __init__(self, committer: Committer, commits: Commits) -> None:
         self._committer = committer
+        self._commits = commits
         self._last_read = _Read()
+        self._last: tuple[int, int | None] = (0, None)  # the last number, as of which commit
 
     async def number(self) -> int:
         """Return the number of the last version, or 0."""
-        return await self._committer.run(_last)
+        latest = self._commits.latest()
+        if latest is None or self._last[1] != latest:
+            self._last = (await self._committer.run(_last), latest)
+        return self._last[0]
 
     async def kept(self, number: int | None = None) -> KeptPolicy:
         """Return the entries as of a version."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.model import Grant, Revocation
+    from broker.storage.commits import Commits
     from broker.storage.committer import Committer
 
 _log: Final = logging.getLogger(__name__)
@@ -32,10 +33,12 @@ _log: Final = logging.getLogger(__name__)
 class SqliteRevocations:
     """Keep revocations (`broker.storage.base.RevocationStore`); `mark` is the file beside them."""
 
-    def __init__(self, committer: Committer, mark: Path) -> None:
+    def __init__(self, committer: Committer, mark: Path, commits: Commits) -> None:
         self._committer = committer
         self._mark = mark
         self._marked = 0
+        self._commits = commits
+        self._known: tuple[int, int | None] | None = None  # the last number, as of which commit
 
     async def add(self, order: Revocation) -> Ended:
         """Store a revocation and end what it ends, in one transaction."""
@@ -65,6 +68,9 @@ class SqliteRevocations:
 
     async def since(self, number: int) -> tuple[Revocation, ...]:
         """Return the revocations after a number, in order."""
+        latest = self._commits.latest()
+        if latest is not None and self._known == (number, latest):
+            return ()
 
         def read(connection: sqlite3.Connection) -> tuple[Revocation, ...]:
             known, last = number or self._read_mark(), _last(connection)
@@ -74,7 +80,9 @@ class SqliteRevocations:
                 return ()
             return revocations(connection, "number > ? ORDER BY number", number)
 
-        return await self._committer.run(read)
+        news = await self._committer.run(read)
+        self._known = (news[-1].number if news else number, latest)
+        return news
 
     def _note(self, connection: sqlite3.Connection) -> None:
         last = _last(connection)

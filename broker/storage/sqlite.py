@@ -15,6 +15,7 @@ from broker.errors import StorageError
 from broker.model import EnrolledKey
 from broker.storage import grants
 from broker.storage.admin_tokens import SqliteAdminTokens
+from broker.storage.commits import Commits
 from broker.storage.committer import Committer
 from broker.storage.ended import all_revoked, is_ended
 from broker.storage.leases import SqliteLeases
@@ -52,11 +53,14 @@ class SqliteStorage:
 
     def __init__(self, path: Path) -> None:
         self._committer = Committer(open_database(path), path)
+        self._commits = Commits(path)
         self.leases = SqliteLeases(self._committer)
         self.states = SqliteStates(self._committer)
         self.totals = SqliteTotals(self._committer)
-        self.revocations = SqliteRevocations(self._committer, path.with_suffix(".revocations"))
-        self.policies = SqlitePolicies(self._committer)
+        self.revocations = SqliteRevocations(
+            self._committer, path.with_suffix(".revocations"), self._commits
+        )
+        self.policies = SqlitePolicies(self._committer, self._commits)
         self.admin_tokens = SqliteAdminTokens(self._committer)
 
     async def save_grant(self, grant: Grant, claim: ReplayClaim | None = None) -> Saved:
@@ -169,6 +173,7 @@ class SqliteStorage:
 
     async def close(self) -> None:
         """Finish what is queued and release the store."""
+        self._commits.close()
         await self._committer.close()
 
     async def _purge(self, table: str, key: str, column: str, before: float) -> int:
