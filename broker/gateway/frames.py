@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.gateway.grammar import Malformed
-from broker.gateway.scrub import Scrubbing
+from broker.gateway.scrubbing import Scrubbing
 
 if TYPE_CHECKING:
     from broker.gateway.scrub import Scrubber

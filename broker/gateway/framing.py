@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 LAST_CHUNK: Final = b"0\r\n\r\n"
 
-_PLAIN_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+_SIZE_LINE: Final = 17
+"""The most bytes that the line may have that begins a chunk, if it says no more than its size."""
+
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _TRAILER: Final = re.compile(FIELD_NAME.pattern + rb":" + FIELD_VALUE.pattern)
 _LINE_BYTES: Final = 4096
@@ -165,12 +167,15 @@ class ChunkedBody:
 
 
 def _whole_chunk(data: bytes) -> bytes:
-    """Return the content of `data` if it is one chunk, as an event mostly comes; nothing if not."""
-    line = _PLAIN_LINE.match(data)
-    if line is None or not data.endswith(b"\r\n"):
-        return b""
-    start, end = line.end(), len(data) - 2
-    return data[start:end] if int(line[1], 16) == end - start else b""
+    """Return the content of `data` if it is one chunk, as an event mostly comes; nothing if not.
+
+    Nothing, too, if its size is written otherwise than most do: in lower case and no longer than
+    it has to be.
+    """
+    start, end = data.find(b"\n", 0, _SIZE_LINE) + 1, len(data) - 2
+    if end > start and data.startswith(b"%x\r\n" % (end - start)) and data.endswith(b"\r\n"):
+        return data[start:end]
+    return b""
 
 
 def chunk(content: bytes) -> bytes:

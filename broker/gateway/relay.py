@@ -21,7 +21,7 @@ from broker.gateway.problems import (
     unsent,
 )
 from broker.gateway.request import IDEMPOTENT
-from broker.gateway.scrub import Scrubbing
+from broker.gateway.scrubbing import Scrubbing
 from broker.gateway.sign import collect, written_head
 from broker.gateway.trailers import last_chunk, read_trailers
 from broker.gateway.translate import agent_lines

@@ -65,7 +65,9 @@ class Scrubber:
         self._texts = sorted({text for secret in known for text in texts(secret)})
         needles = [text[:-1] for text in self._texts] + sorted(escape_heads(self._texts))
         # The standard kind of match would find the same places, without vector instructions.
-        self._needles = BytesAhoCorasick(needles, matchkind=MatchKind.LeftmostFirst)
+        automaton = BytesAhoCorasick(needles, matchkind=MatchKind.LeftmostFirst)
+        self.needles_in: Final = automaton.find_matches_as_indexes
+        """Find the needles in some bytes: if there are none, no occurrence ends there."""
         self._filler = next((one for one in _FILLERS if one not in b"".join(known)), _FILLERS[-1])
 
     def __repr__(self) -> str:
@@ -73,7 +75,7 @@ class Scrubber:
 
     def scrub(self, data: bytes) -> bytes:
         """Return `data` without the secrets; the same object if there are none in it."""
-        found = self._needles.find_matches_as_indexes(data)
+        found = self.needles_in(data)
         hits = self._ranges(data, found) if found else []
         return self._replace(data, hits, len(data))[0] if hits else data
 
@@ -82,10 +84,7 @@ class Scrubber:
 
         The rest may be the beginning of a secret: it is to be sifted again with what follows.
         """
-        found = self._needles.find_matches_as_indexes(data)
-        if not found and data and data[-1] not in self._alphabet:
-            return data, b""  # as nearly all events are
-        hits, cut = self._ranges(data, found), self._first_open(data, 0)
+        hits, cut = self._hits(data), self._first_open(data, 0)
         if not hits and cut == len(data):
             return data, b""
         return self._replace(data, hits, cut)
@@ -131,7 +130,7 @@ class Scrubber:
 
     def _hits(self, data: bytes) -> Ranges:
         """Return ranges of places: what ends in `data` of a secret's occurrences begins in one."""
-        return self._ranges(data, self._needles.find_matches_as_indexes(data))
+        return self._ranges(data, self.needles_in(data))
 
     def _ranges(self, data: bytes, found: list[tuple[int, int, int]]) -> Ranges:
         """Return such ranges by the needles found, in order.
@@ -189,10 +188,10 @@ class Scrubber:
         If there is none: the end of `data`.
         """
         size = len(data)
-        if lowest >= size or data[-1] not in self._alphabet:
+        if lowest >= size or data[-1] not in self.alphabet:
             return size
         lowest = max(lowest, size - self.longest + 1)
-        lowest += len(data[lowest:].rstrip(self._alphabet))
+        lowest += len(data[lowest:].rstrip(self.alphabet))
         escaped = any(mark in data[-LONGEST_ESCAPE - 1 :] for mark in ESCAPE_MARKS)
         if not escaped and data[-2:] not in self._pairs:
             lowest = max(lowest, size - 1)
@@ -246,8 +245,8 @@ class Scrubber:
         return frozenset(bytes(pair) for text in self._texts for pair in pairwise(text))
 
     @cached_property
-    def _alphabet(self) -> bytes:
-        """Each byte that may stand in an occurrence."""
+    def alphabet(self) -> bytes:
+        """Each byte that may stand in an occurrence, whole or cut short."""
         return bytes(sorted(set().union(*(one.alphabet for one in self._spellings))))
 
 
@@ -262,37 +261,3 @@ def scrubber(secrets: Iterable[bytes]) -> Scrubber:
     if found is None:
         found = _scrubbers[key] = Scrubber(known)
     return found
-
-
-class Scrubbing:
-    """Scrub one response as it streams; `found` says whether there was anything to scrub."""
-
-    __slots__ = ("_held", "_scrubber", "found")
-
-    def __init__(self, by: Scrubber) -> None:
-        self._scrubber = by
-        self._held = b""
-        self.found = False
-
-    def head(self, lines: bytes) -> bytes:
-        """Return the response's head, scrubbed."""
-        scrubbed = self._scrubber.scrub_head(lines)
-        self.found |= scrubbed is not lines
-        return scrubbed
-
-    def fields(self, lines: bytes) -> bytes:
-        """Return lines of the response's trailer section, scrubbed."""
-        scrubbed = self._scrubber.scrub_fields(lines)
-        self.found |= scrubbed != lines
-        return scrubbed
-
-    def content(self, content: bytes, *, done: bool) -> bytes:
-        """Return what may be let through now of the body, which ends here if `done`."""
-        if self._held:
-            content = self._held + content
-        if done:
-            scrubbed, self._held = self._scrubber.scrub(content), b""
-        else:
-            scrubbed, self._held = self._scrubber.sift(content)
-        self.found |= scrubbed is not content and not content.startswith(scrubbed)
-        return scrubbed

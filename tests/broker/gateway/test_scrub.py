@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from broker.gateway.scrub import SHORTEST, Scrubber, Scrubbing, scrubber
+from broker.gateway.scrub import SHORTEST, Scrubber, scrubber
+from broker.gateway.scrubbing import Scrubbing
 from broker.gateway.spellings import Spelling, texts
 
 KEY = b"sk_live_7f3a9c/+canary"
