@@ -8,6 +8,7 @@ of Docker and Kubernetes, which io_uring is not).
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from functools import partial
@@ -71,8 +72,17 @@ class KernelSync:
     def _completed(self) -> None:
         with suppress(BlockingIOError):  # taken together with the one before
             self._context.poll()
-        while self._context.process_events(max_requests=_AT_ONCE):
+        while self._take() == _AT_ONCE:  # there may be more
             pass
+
+    def _take(self) -> int:
+        """Tell of some that have ended, if any has; return how many."""
+        while True:
+            try:
+                return int(self._context.process_events(max_requests=_AT_ONCE))
+            except SystemError as error:  # the library's, with an error number
+                if error.args[0] != errno.EINTR:  # a signal came, and there was nothing to take
+                    raise
 
 
 def _tell(synced: Synced, result: int) -> None:

@@ -38,6 +38,10 @@ class Faults:
         """Have the kernel refuse to sync by itself, as where a sandbox does not let it be asked."""
         self._tell("aio", str(error))
 
+    def interrupt_aio(self) -> None:
+        """Have a signal come whenever the result of such a sync is fetched."""
+        self._tell("interrupt", "yes")
+
     @contextmanager
     def failing(self, call: str, part: str, error: int) -> Iterator[None]:
         """Have a call (`sync` or `write`) on files whose path has `part` fail with an `errno`."""

@@ -105,6 +105,14 @@ def test_an_error_of_the_disk_is_told_with_its_number(
     assert run(command, env=environment).stdout not in {"", "done"}
 
 
+def test_a_signal_that_comes_between_is_nothing(faults: Faults, tmp_path: Path) -> None:
+    program = Path(__file__).with_name("synced.py")
+    command = [sys.executable, str(program), str(tmp_path / "file")]
+    faults.interrupt_aio()
+    done = run(command, env={**os.environ, **faults.environment})
+    assert (done.stdout, done.stderr) == ("done", "")
+
+
 async def test_nothing_is_told_once_it_is_closed(descriptor: int) -> None:
     kernel = KernelSync(asyncio.get_running_loop())
     told, tell = ending()
