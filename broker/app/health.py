@@ -69,12 +69,15 @@ async def audit_health(trail: AuditTrail) -> Health:
 
 
 async def storage_health(storage: Storage) -> Health:
-    """Say whether the database answers."""
+    """Say whether the database answers, and takes what is written as far as is known.
+
+    What was given before it took no more can still be used.
+    """
     try:
-        await storage.grant("")
+        unwritable = await storage.check()
     except StorageError as error:
         return Health("failing", str(error))
-    return OK
+    return OK if unwritable is None else Health("degraded", f"no token is issued: {unwritable}")
 
 
 async def limits_health(counts: Counts) -> Health:

@@ -332,6 +332,13 @@ class Storage(Protocol):
         """Add to the use of grants, by their jtis."""
         ...
 
+    async def check(self) -> str | None:
+        """Read something; return why nothing can be written, if the last attempt failed.
+
+        Such an attempt is then made anew. Raise `StorageError` if nothing can be read.
+        """
+        ...
+
     async def enrol(self, key: EnrolledKey) -> None:
         """Add a public key to a local agent; adding it again changes nothing.
 

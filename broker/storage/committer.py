@@ -51,7 +51,8 @@ class _Job:
 class Committer:
     """Run operations on a connection that it owns, in order, several to a commit.
 
-    `explain` says what SQLite met, and what to do about it.
+    `explain` says what SQLite met, and what to do about it; `unwritable` what it met at the last
+    commit that wrote something, if that failed.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Committer:
         self._path = path
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
+        self.unwritable: str | None = None
         self._thread = threading.Thread(target=self._work, name=f"storage-{path.name}", daemon=True)
         self._thread.start()
 
@@ -117,22 +119,28 @@ class Committer:
 
     def _commit(self, batch: list[_Job]) -> None:
         """Run a batch in one transaction and note each job's outcome."""
+        writes, failure = any(job.writes for job in batch), None
         try:
-            writes = any(job.writes for job in batch)
             self._connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             for job in batch:
-                self._run(job)
+                failure = self._run(job) or failure
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             failure = self._explain(error)
             for job in batch:
                 job.error = StorageError(f"{self._path}: {failure}")
+        if writes:
+            self.unwritable = failure
         if self._connection.in_transaction:
             with suppress(sqlite3.Error):  # the next BEGIN will say so
                 self._connection.execute("ROLLBACK")
 
-    def _run(self, job: _Job) -> None:
-        """Run one job in its own savepoint; raise sqlite3.Error if the transaction is lost."""
+    def _run(self, job: _Job) -> str | None:
+        """Run one job in its own savepoint; return what the database met, if that failed it.
+
+        Raises sqlite3.Error if the transaction is lost.
+        """
+        met = None
         self._connection.execute("SAVEPOINT job")
         try:
             job.result = job.operation(self._connection)
@@ -140,12 +148,14 @@ class Committer:
             if not self._connection.in_transaction and isinstance(error, sqlite3.Error):
                 raise  # disk full or I/O error: SQLite has rolled everything back
             self._connection.execute("ROLLBACK TO job")
-            job.error = (
-                StorageError(f"{self._path}: {self._explain(error)}")
-                if isinstance(error, sqlite3.Error)
-                else error
-            )
+            job.error = error
+            if isinstance(error, sqlite3.Error):
+                explained = self._explain(error)
+                job.error = StorageError(f"{self._path}: {explained}")
+                # Not where the operation itself was wrong, such as against a constraint.
+                met = explained if isinstance(error, sqlite3.OperationalError) else None
         self._connection.execute("RELEASE job")
+        return met
 
 
 def _deliver(batch: list[_Job]) -> None:

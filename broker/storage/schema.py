@@ -197,6 +197,11 @@ def open_database(path: Path) -> sqlite3.Connection:
     return sqlite.open_database(path, sqlite.Schema(_APPLICATION_ID, MIGRATIONS, RECOVERY))
 
 
+def touch(connection: sqlite3.Connection) -> None:
+    """Write what is there already, to see whether that can be done."""
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+
+
 def explain(error: sqlite3.Error) -> str:
     """Say what SQLite met and what to do about it."""
     return sqlite.explain(error, RECOVERY)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ from broker.storage.ended import all_revoked, is_ended
 from broker.storage.leases import SqliteLeases
 from broker.storage.policies import SqlitePolicies
 from broker.storage.revocations import SqliteRevocations
-from broker.storage.schema import open_database
+from broker.storage.schema import open_database, touch
 from broker.storage.states import SqliteStates
 from broker.storage.totals import SqliteTotals
 
@@ -170,6 +171,14 @@ class SqliteStorage:
         ended = await self._purge("revocations", "number", "until", now - GRANT_RETENTION)
         totals = await self._purge("limit_totals", "key", "until", now - GRANT_RETENTION)
         return claims + over + leases + ended + totals
+
+    async def check(self) -> str | None:
+        """Read something; say why nothing can be written, where the last attempt failed."""
+        await self.grant("")
+        if self._committer.unwritable is not None:
+            with suppress(StorageError):
+                await self._committer.run(touch, writes=True)
+        return self._committer.unwritable
 
     async def close(self) -> None:
         """Finish what is queued and release the store."""

@@ -22,7 +22,7 @@ from tests.fakes.wire import wire
 from tests.integration.site import Site, Traffic, site
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from tests.components.faults import Faults
@@ -137,6 +137,12 @@ async def test_a2_the_trail_s_disk_fails(tmp_path: Path, faults: Faults, syncs: 
         await asyncio.to_thread(judge, place, traffic)
 
 
+def health(place: Site) -> Mapping[str, str]:
+    """What /readyz says of the database."""
+    state: Mapping[str, str] = place.get("/readyz").json()["checks"]["storage"]
+    return state
+
+
 @pytest.mark.timeout(120)
 async def test_a2_the_database_s_disk_fails(tmp_path: Path, faults: Faults) -> None:
     """No right is given that could not be stored; what was given before can be used and judged."""
@@ -148,6 +154,9 @@ async def test_a2_the_database_s_disk_fails(tmp_path: Path, faults: Faults) -> N
                 assert await place.call(token, "POST", "/v1/x") == (200, None)
                 issued = [one for one in place.records() if one["action"] == "token.exchange"]
                 assert issued[-1]["decision"] == "error"
+                assert health(place)["state"] == "degraded"
+                assert "no token is issued" in health(place)["reason"]
+            assert health(place) == {"state": "ok"}
             assert await place.present(place.proof()) == 200
             assert await place.call(token, "POST", "/v1/x") == (200, None)
         held = json.loads(await asyncio.to_thread(place.home.run, "sessions", "--json"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -12,7 +14,7 @@ from broker.app.health import (
     storage_health,
     vault_health,
 )
-from broker.app.home import create_home, open_keys, open_storage
+from broker.app.home import Places, create_home, open_keys, open_storage
 from broker.app.trail import trusted_keys
 from broker.audit.journal import Journal
 from broker.audit.trail import AuditTrail
@@ -33,9 +35,9 @@ if TYPE_CHECKING:
 class FailingStorage:
     """A database that cannot be read."""
 
-    async def grant(self, jti: str) -> None:
+    async def check(self) -> None:
         """Fail."""
-        raise StorageError(f"no grant {jti!r}: the disk is gone")
+        raise StorageError("the disk is gone")
 
 
 class SealedVault:
@@ -82,6 +84,25 @@ async def test_a_database_that_cannot_be_read_fails(settings: Settings) -> None:
     failing = await storage_health(cast("Storage", FailingStorage()))
     assert failing.state == "failing"
     assert "the disk is gone" in str(failing.reason)
+
+
+async def test_a_database_that_takes_nothing_more_degrades_until_it_does(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.sqlite.BUSY_TIMEOUT", 0.1)
+    storage = open_storage(settings)
+    place = Places(settings.home).database
+    with closing(sqlite3.connect(place, isolation_level=None)) as hog:
+        hog.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageError, match="locked"):
+            await storage.note_use({})
+        for _ in range(2):
+            health = await storage_health(storage)
+            assert health.state == "degraded"
+            assert "no token is issued: another process" in str(health.reason)
+        hog.execute("ROLLBACK")
+    assert (await storage_health(storage)).state == "ok"
+    await storage.close()
 
 
 async def test_a_vault_that_does_not_answer_degrades() -> None:

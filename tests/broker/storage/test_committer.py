@@ -92,9 +92,11 @@ async def test_a_full_disk_is_an_error_and_passes(committer: Committer) -> None:
     failures = [outcome for outcome in outcomes if outcome != 1]
     assert {type(failure) for failure in failures} == {StorageError}
     assert all("full" in str(failure) for failure in failures)
+    assert "full" in str(committer.unwritable)
     assert await committer.run(_count) == len(outcomes) - len(failures)
     connection.execute("PRAGMA max_page_count = 1073741823")
     assert await committer.run(_claim(99), writes=True) == 1
+    assert committer.unwritable is None
 
 
 async def test_a_lock_that_is_never_released_is_an_error(
@@ -107,6 +109,25 @@ async def test_a_lock_that_is_never_released_is_an_error(
             await committer.run(_claim(1), writes=True)
         assert await committer.run(_count) == 0  # readers do not wait for writers
     assert await committer.run(_claim(1), writes=True) == 1
+    await committer.close()
+
+
+async def test_it_knows_whether_the_last_write_failed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.sqlite.BUSY_TIMEOUT", 0.1)
+    committer = Committer(open_database(path), path)
+    with _locked(path):
+        with pytest.raises(StorageError):
+            await committer.run(_claim(1), writes=True)
+        assert "locked" in str(committer.unwritable)
+        await committer.run(_count)
+        assert "locked" in str(committer.unwritable)  # a read says nothing of that
+    await committer.run(_claim(1), writes=True)
+    assert committer.unwritable is None
+    with pytest.raises(StorageError):
+        await committer.run(_claim(1), writes=True)
+    assert committer.unwritable is None  # there is one already: the operation's own fault
     await committer.close()
 
 
