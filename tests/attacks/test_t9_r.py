@@ -11,6 +11,7 @@ import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -243,8 +244,11 @@ def test_r2_a_vault_that_is_slow_is_not_waited_for_for_ever(site: Site) -> None:
     with site.broker():
         token = site.token()
         site.proxy.hold(("creds/brief", "after"))
-        _is_unavailable(site, token)
-        assert len(site.postgres.users()) == 1  # it was made, and nobody was told
+        with ThreadPoolExecutor(1) as pool:
+            asking = pool.submit(_is_unavailable, site, token)
+            site.proxy.wait_until_held()
+            assert len(site.postgres.users()) == 1  # it was made, and nobody was told
+            asking.result()
         site.proxy.release()
         wait_until(lambda: site.states() == {"revoked"}, "revocation", 60)
         assert site.postgres.users() == set()
