@@ -86,13 +86,15 @@ def explain(error: sqlite3.Error, recovery: str) -> str:
 
 def _require_ours(connection: sqlite3.Connection, path: Path, schema: Schema) -> None:
     """Refuse a database that this broker must not write to, before anything is changed."""
+    connection.execute("BEGIN")  # all of one moment: somebody else may be making it
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    seen = _version(connection)
+    connection.execute("COMMIT")
     if application != schema.application_id and (application, tables) != (0, 0):
         raise ConfigurationError(
             f"{path}: is a database of another program; name another file, or move it away"
         )
-    seen = _version(connection)
     if seen > len(schema.migrations):
         raise ConfigurationError(
             f"{path}: was written by a newer broker (schema {seen}, this one knows "

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from threading import Barrier
 from typing import TYPE_CHECKING
 
 import pytest
@@ -47,6 +49,20 @@ def test_a_migration_runs_once_and_wholly_or_not_at_all(tmp_path: Path) -> None:
             assert connection.execute("SELECT count(*) FROM a").fetchone() == (0,)
     with pytest.raises(ConfigurationError, match="newer broker"):
         open_database(path, SCHEMA)
+
+
+def test_those_who_make_it_at_the_same_time_all_get_it(tmp_path: Path) -> None:
+    together = Barrier(4)
+
+    def opened(number: int) -> sqlite3.Connection:
+        together.wait(30)
+        return open_database(tmp_path / f"{number}", SCHEMA)
+
+    with ThreadPoolExecutor(together.parties) as pool:
+        for number in range(100):
+            for connection in pool.map(opened, [number] * together.parties):
+                assert connection.execute("SELECT count(*) FROM things").fetchone() == (0,)
+                connection.close()
 
 
 @pytest.mark.parametrize("place", ["header", "page"])
