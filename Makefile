@@ -18,6 +18,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-versio
 	--generate-hashes --no-annotate --no-emit-index-url --custom-compile-command "make lock"
 ARGS ?=
 
+# One more than there are processors, for many tests wait for a server; four at most.
+TESTERS := $(shell n=$$(( $$(getconf _NPROCESSORS_ONLN) + 1 )); echo $$(( n > 4 ? 4 : n )))
+
 say = @printf '==> %s\n' $(1)
 
 .PHONY: help
@@ -34,12 +37,12 @@ setup: $(STAMP)-dev $(NODE)/node_modules/.stamp ## Make .venv with all that deve
 .PHONY: test
 test: setup ## Run the whole suite with coverage (ARGS='-k name' to choose, ARGS='-n 0' for one process)
 	$(call say,'pytest')
-	@$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/pytest -n $(TESTERS) --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
 
 .PHONY: test-compiled
 test-compiled: setup $(IMAGE)/.stamp ## Run the attacks on the gateway against the compiled broker
 	$(call say,'pytest on the compiled broker')
-	@PYTHONPATH=$(CURDIR)/$(IMAGE)/compiled $(BIN)/pytest -o 'pythonpath=$(IMAGE)/compiled .' -p tests.compiled -m 'not interpreted' -n auto --maxprocesses 4 -q \
+	@PYTHONPATH=$(CURDIR)/$(IMAGE)/compiled $(BIN)/pytest -o 'pythonpath=$(IMAGE)/compiled .' -p tests.compiled -m 'not interpreted' -n $(TESTERS) -q \
 		$(foreach attack,p p1_paths p7_bodies p9_hosts t1_u15_workers u u10_answers u11_echo u4_differential u8_switch,tests/attacks/test_$(attack).py) $(ARGS)
 
 .PHONY: check
