@@ -21,6 +21,7 @@ _NAMES: Final = {
     "envoy_ext_authz": "Envoy with ext_authz in Python",
     "haproxy_lua": "HAProxy with Lua, tokens not verified",
     "haproxy_jwt": "HAProxy with Lua, each token verified",
+    "haproxy_spoe": "HAProxy asking an agent in Python (SPOE)",
     "mitmproxy_addon": "mitmproxy with an addon",
     "node_undici": "Node with undici",
 }

@@ -9,7 +9,7 @@ from urllib.request import Request, urlopen
 from bench.broker import METHODS, PATHS
 from bench.peers.base import Peer, Setting
 from bench.peers.envoy import envoy_ext_authz
-from bench.peers.haproxy import haproxy_jwt, haproxy_lua
+from bench.peers.haproxy import haproxy_jwt, haproxy_lua, haproxy_spoe
 from bench.peers.mitm import mitmproxy_addon
 from bench.peers.node import node_undici
 from bench.processes import PROXY_CORE, MissingProgram
@@ -25,6 +25,7 @@ PEERS: Final[dict[str, Callable[[Setting], AbstractContextManager[Peer]]]] = {
     "envoy_ext_authz": envoy_ext_authz,
     "haproxy_lua": haproxy_lua,
     "haproxy_jwt": haproxy_jwt,
+    "haproxy_spoe": haproxy_spoe,
     "mitmproxy_addon": mitmproxy_addon,
     "node_undici": node_undici,
 }
