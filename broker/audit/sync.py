@@ -24,6 +24,7 @@ _AT_ONCE: Final = 4
 """Syncs under way at the same time; the trail has one."""
 
 _SIGN: Final = 1 << 63
+_UNSIGNED: Final = 1 << 64
 
 
 class SyncUnavailable(Exception):
@@ -87,5 +88,5 @@ class KernelSync:
 
 def _tell(synced: Synced, result: int) -> None:
     # The kernel's signed result, of which the library makes an unsigned one: 0, or -errno.
-    number = -(result - 2 * _SIGN) if result & _SIGN else 0
+    number = -(result - _UNSIGNED if result >= _SIGN else result)
     synced(OSError(number, os.strerror(number)) if number else None)

@@ -300,7 +300,10 @@ class AuditTrail:
             self._kernel.close()
         if self._aside is not None:
             self._aside.shutdown(wait=False)
-        self._kernel = self._aside = None
+        for timer in (self._nap, self._tend_timer):
+            if timer is not None:
+                timer.cancel()
+        self._kernel = self._aside = self._nap = self._tend_timer = None
         if self._ended is not None:
             self._ended.set_result(None)
 

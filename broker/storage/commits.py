@@ -6,8 +6,12 @@ the answer is that nothing is new.
 
 from __future__ import annotations
 
+import os
 import sqlite3
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+
+from broker.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,18 +24,35 @@ class Commits:
     """
 
     def __init__(self, path: Path) -> None:
-        address = f"{path.absolute().as_uri()}?mode=ro"
-        # It waits for nobody: it is asked on the event loop.
-        self._connection: Final = sqlite3.connect(
-            address, uri=True, timeout=0, isolation_level=None, check_same_thread=False
-        )
+        self._path: Final = path.absolute()
+        self._file: Final = _file(self._path)
+        self._connection: sqlite3.Connection | None = None
+        with suppress(sqlite3.Error):
+            # It waits for nobody: it is asked on the event loop.
+            self._connection = sqlite3.connect(
+                f"{self._path.as_uri()}?mode=ro",
+                uri=True,
+                timeout=0,
+                isolation_level=None,
+                check_same_thread=False,
+            )
 
     def latest(self) -> int | None:
         """Return a number that changes with each commit of whatever process.
 
         None if that cannot be told now, such as while the database is being recovered. It is
         SQLite's `PRAGMA data_version`: in a WAL a look at memory that the processes share.
+
+        Raises `StorageError` if another file is in the place of the one that was opened: what
+        others commit goes there.
         """
+        if _file(self._path) != self._file:
+            raise StorageError(
+                f"{self._path}: is not the file any more that was opened: it was moved, removed "
+                "or replaced meanwhile; start the broker anew"
+            )
+        if self._connection is None:
+            return None
         try:
             # All rows: as long as one may be left, the connection sees the database of that moment.
             rows = self._connection.execute("PRAGMA data_version").fetchall()
@@ -41,4 +62,14 @@ class Commits:
 
     def close(self) -> None:
         """Close the connection."""
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Return what tells the file at a path from others, if there is one."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - asked often, and a Path's method takes twice as long
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

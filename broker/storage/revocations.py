@@ -7,6 +7,7 @@ knows fewer was restored from an older copy: grants that had been revoked would 
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -69,7 +70,8 @@ class SqliteRevocations:
     async def since(self, number: int) -> tuple[Revocation, ...]:
         """Return the revocations after a number, in order."""
         latest = self._commits.latest()
-        if latest is not None and self._known == (number, latest):
+        # From 0 on, what has been written down beside the database is looked at, too.
+        if latest is not None and self._known == (number, latest) and (number or self._unmarked()):
             return ()
 
         def read(connection: sqlite3.Connection) -> tuple[Revocation, ...]:
@@ -90,8 +92,11 @@ class SqliteRevocations:
             replace_private(self._mark, b"%d\n" % last)
             self._marked = last
 
+    def _unmarked(self) -> bool:
+        return not os.path.lexists(self._mark)
+
     def _read_mark(self) -> int:
-        if not self._mark.is_symlink() and not self._mark.exists():
+        if self._unmarked():
             return 0
         try:
             text = read_private(self._mark).strip()

@@ -162,6 +162,31 @@ async def test_while_it_gathers_the_end_is_not_put_off(
     assert "alone" in [item.get("operation") for item in records(directory)]
 
 
+def test_opened_again_in_another_loop_it_is_tended_there(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though much was still to be done, some time, when the first one ended."""
+    trail = AuditTrail(journal)
+    tend = journal.commit_and_tend
+    tended: list[bool] = []
+
+    def tend_and_tell() -> None:
+        tend()
+        tended.append(True)
+
+    async def recorded(due_in: float, *, wait: bool) -> None:
+        monkeypatch.setattr(journal, "due_in", lambda: due_in)
+        await trail.start()
+        await trail.record(record())
+        if wait:
+            monkeypatch.setattr(journal, "commit_and_tend", tend_and_tell)
+            await until(lambda: bool(tended))
+        await trail.close()
+
+    asyncio.run(recorded(3600.0, wait=False))
+    asyncio.run(recorded(0.01, wait=True))
+
+
 async def test_a_flood_that_nobody_waits_for_is_written_in_batches(
     directory: Path, trail: AuditTrail, commits: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,33 @@ async def test_revocations_survive_a_restart(path: Path) -> None:
     await store.close()
 
 
+async def test_c3_a_database_that_is_put_in_place_of_ours_is_noticed(path: Path) -> None:
+    """Others revoke in it, and we still have the one from before, which knows nothing of that."""
+    store = SqliteStorage(path)
+    assert [await store.revocations.since(0) for _ in range(2)] == [(), ()]
+    for leftover in path.parent.glob("broker.db*"):
+        leftover.rename(leftover.with_name(f"old-{leftover.name}"))
+    other = SqliteStorage(path)
+    await other.revocations.add(order("grant", "first"))
+    with pytest.raises(StorageError, match=r"not the file any more.*start the broker anew"):
+        await store.revocations.since(0)
+    with pytest.raises(StorageError, match="not the file any more"):
+        await store.policies.number()
+    await other.close()
+    await store.close()
+
+
+async def test_c3_a_mark_that_appears_is_looked_at(path: Path) -> None:
+    store = SqliteStorage(path)
+    assert [await store.revocations.since(0) for _ in range(2)] == [(), ()]
+    mark = path.with_suffix(".revocations")
+    mark.touch(mode=0o600)
+    mark.write_text("1")
+    with pytest.raises(StorageError, match="forgotten"):
+        await store.revocations.since(0)
+    await store.close()
+
+
 async def test_c3_a_restored_database_that_forgets_revocations_is_noticed(path: Path) -> None:
     _restore(await _filled(path), path)
     store = SqliteStorage(path)
