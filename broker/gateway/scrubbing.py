@@ -36,8 +36,10 @@ class Scrubbing:
         """Return what may be let through now of the body, which ends here if `done`."""
         if self._held:
             content = self._held + content
-        elif content and content[-1] not in self._alphabet and not self._needles_in(content):
-            return content  # as nearly all events are
+        elif (done or (content and content[-1] not in self._alphabet)) and not self._needles_in(
+            content
+        ):
+            return content  # as nearly all answers and events are
         if done:
             scrubbed, self._held = self._scrubber.scrub(content), b""
         else:
