@@ -6,12 +6,11 @@ the answer is that nothing is new.
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from broker.errors import StorageError
+from broker.storage.same_file import SameFile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,13 +23,12 @@ class Commits:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path: Final = path.absolute()
-        self._file: Final = _file(self._path)
+        self._same: Final = SameFile(path)
         self._connection: sqlite3.Connection | None = None
         with suppress(sqlite3.Error):
             # It waits for nobody: it is asked on the event loop.
             self._connection = sqlite3.connect(
-                f"{self._path.as_uri()}?mode=ro",
+                f"{path.absolute().as_uri()}?mode=ro",
                 uri=True,
                 timeout=0,
                 isolation_level=None,
@@ -46,11 +44,7 @@ class Commits:
         Raises `StorageError` if another file is in the place of the one that was opened: what
         others commit goes there.
         """
-        if _file(self._path) != self._file:
-            raise StorageError(
-                f"{self._path}: is not the file any more that was opened: it was moved, removed "
-                "or replaced meanwhile; start the broker anew"
-            )
+        self._same.require()
         if self._connection is None:
             return None
         try:
@@ -64,12 +58,3 @@ class Commits:
         """Close the connection."""
         if self._connection is not None:
             self._connection.close()
-
-
-def _file(path: Path) -> tuple[int, int] | None:
-    """Return what tells the file at a path from others, if there is one."""
-    try:
-        found = os.stat(path)  # noqa: PTH116 - asked often, and a Path's method takes twice as long
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from broker.errors import StorageError
+from broker.storage.same_file import SameFile
 from broker.storage.schema import explain
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ class _Job:
 class Committer:
     """Run operations on a connection that it owns, in order, several to a commit.
 
-    `explain` says what SQLite met, and what to do about it; `unwritable` what it met at the last
-    commit that wrote something, if that failed.
+    `explain` says what SQLite met, and what to do about it. Nothing is written once another file
+    is in the place of the one at `path`, which is the connection's. `unwritable` is why the last
+    commit that was to write something failed, if it did.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Committer:
         self._connection = connection
         self._path = path
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._same = SameFile(path)
         self._closed = False
         self.unwritable: str | None = None
         self._thread = threading.Thread(target=self._work, name=f"storage-{path.name}", daemon=True)
@@ -121,6 +124,8 @@ class Committer:
         """Run a batch in one transaction and note each job's outcome."""
         writes, failure = any(job.writes for job in batch), None
         try:
+            if writes:
+                self._same.require()
             self._connection.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             for job in batch:
                 failure = self._run(job) or failure
@@ -129,6 +134,10 @@ class Committer:
             failure = self._explain(error)
             for job in batch:
                 job.error = StorageError(f"{self._path}: {failure}")
+        except StorageError as error:
+            failure = str(error)
+            for job in batch:
+                job.error = StorageError(failure)
         if writes:
             self.unwritable = failure
         if self._connection.in_transaction:

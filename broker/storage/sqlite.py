@@ -174,6 +174,7 @@ class SqliteStorage:
 
     async def check(self) -> str | None:
         """Read something; say why nothing can be written, where the last attempt failed."""
+        self._commits.latest()
         await self.grant("")
         if self._committer.unwritable is not None:
             with suppress(StorageError):

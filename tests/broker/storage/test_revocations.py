@@ -82,8 +82,9 @@ async def test_c3_a_database_that_is_put_in_place_of_ours_is_noticed(path: Path)
     await other.revocations.add(order("grant", "first"))
     with pytest.raises(StorageError, match=r"not the file any more.*start the broker anew"):
         await store.revocations.since(0)
-    with pytest.raises(StorageError, match="not the file any more"):
-        await store.policies.number()
+    for asked in (store.policies.number(), store.check(), store.save_grant(ROOT)):
+        with pytest.raises(StorageError, match="not the file any more"):
+            await asked
     await other.close()
     await store.close()
 
