@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import shutil
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -174,3 +175,39 @@ def test_c3_a_broker_does_not_start_on_a_database_that_has_forgotten(tmp_path: P
     home.run("revoke", "--all", "--yes")
     with running_broker(home):
         pass
+
+
+def test_c3_a_database_that_is_replaced_while_the_broker_runs_ends_all_tokens(
+    upstream: int, tmp_path: Path
+) -> None:
+    """What is revoked from then on is in the new one, which that broker does not read."""
+    home = BrokerHome.create(tmp_path / "home")
+    home.run(
+        *("add", "events", "--base-url", f"http://127.0.0.1:{upstream}"),
+        *("--insecure-http", "--allow-private", "--secret-stdin"),
+        stdin="a_key_that_no_agent_may_see\n",
+    )
+    data = home.path / "data"
+    shutil.copy2(data / "broker.db", data / "backup")
+    with running_broker(home) as broker:
+        token, health = _token(broker), f"{home.control_url}/readyz"
+        assert broker.call(token, "GET", "/events/v1/x").status_code == httpx.codes.OK
+        for leftover in data.glob("broker.db-*"):
+            leftover.unlink()
+        (data / "backup").replace(data / "broker.db")
+        wait_until(
+            lambda: broker.call(token, "GET", "/events/v1/x").status_code != httpx.codes.OK,
+            "the token to be refused",
+        )
+        refused = broker.call(token, "GET", "/events/v1/x")
+        assert (refused.status_code, refused.headers["broker-error"]) == (
+            httpx.codes.SERVICE_UNAVAILABLE,
+            "revocations_unknown",
+        )
+        ready = broker.http.get(health)
+        assert ready.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert "start the broker anew" in ready.json()["checks"]["storage"]["reason"]
+        with pytest.raises(RuntimeError):
+            _token(broker)
+    with running_broker(home) as again:
+        assert again.call(_token(again), "GET", "/events/v1/x").status_code == httpx.codes.OK
