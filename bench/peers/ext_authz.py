@@ -8,15 +8,14 @@ the field that it is to carry upstream instead.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import httptools
-import uvloop
 
-from bench.peers.decision import Decision
+from bench.peers.answering import answer
+
+if TYPE_CHECKING:
+    from bench.peers.decision import Decision
 
 _DENIED: Final = b"HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n"
 
@@ -63,13 +62,5 @@ class Answering(asyncio.Protocol):
             self._transport.write(self._allowed if good else _DENIED)
 
 
-async def serve(port: int, decision: Decision, key: str) -> None:
-    """Answer until the process is ended."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Answering(decision, key), "127.0.0.1", port)
-    await server.serve_forever()
-
-
 if __name__ == "__main__":
-    judge = Decision(Path(sys.argv[2]), Path(sys.argv[3]), "/api")
-    uvloop.run(serve(int(sys.argv[1]), judge, os.environ["BENCH_KEY"]))
+    answer(Answering)

@@ -8,15 +8,13 @@ variable `key` to the field that the request is to carry upstream instead.
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
-from pathlib import Path
-from typing import cast
-
-import uvloop
+from typing import TYPE_CHECKING, cast
 
 from bench.peers import spop
-from bench.peers.decision import Decision
+from bench.peers.answering import answer
+
+if TYPE_CHECKING:
+    from bench.peers.decision import Decision
 
 
 class Answering(asyncio.Protocol):
@@ -52,13 +50,5 @@ class Answering(asyncio.Protocol):
         return spop.goodbye()
 
 
-async def serve(port: int, decision: Decision, key: str) -> None:
-    """Answer until the process is ended."""
-    loop = asyncio.get_running_loop()
-    server = await loop.create_server(lambda: Answering(decision, key), "127.0.0.1", port)
-    await server.serve_forever()
-
-
 if __name__ == "__main__":
-    judge = Decision(Path(sys.argv[2]), Path(sys.argv[3]), "/api")
-    uvloop.run(serve(int(sys.argv[1]), judge, os.environ["BENCH_KEY"]))
+    answer(Answering)
