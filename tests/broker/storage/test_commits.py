@@ -58,6 +58,33 @@ def test_it_waits_for_nobody(path: Path) -> None:
         assert commits.latest() is None
 
 
+async def test_where_that_cannot_be_told_the_store_is_asked_each_time(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_database(path).close()
+    with monkeypatch.context() as patched:
+        patched.setattr("broker.storage.sqlite.Commits.latest", lambda _: None)
+        store, other = SqliteStorage(path), SqliteStorage(path)
+        assert await store.revocations.since(0) == ()
+        ended = await other.revocations.add(order("grant", "x"))
+        assert await store.revocations.since(0) == (ended.revocation,)
+        assert await store.policies.number() == 0
+        await store.close()
+        await other.close()
+
+
+def test_without_a_connection_of_its_own_it_cannot_tell(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    open_database(path).close()
+    monkeypatch.setattr(sqlite3, "connect", refuse)
+    with closing(Commits(path)) as commits:
+        assert commits.latest() is None
+
+
 async def test_what_is_new_is_asked_for_only_after_a_commit(path: Path) -> None:
     store, other = SqliteStorage(path), SqliteStorage(path)
     ended = await store.revocations.add(order("grant", "x"))
