@@ -27,7 +27,8 @@ from broker.audit.trail import AuditTrail
 from broker.audit.verify import verify
 from broker.keys.jwk import verify_es256
 from broker.keys.signing import FileSigningKey
-from broker.model import AuditRecord, RecordTemplate, RepeatedRecord
+from broker.model import AuditRecord
+from broker.repeated import RecordTemplate, RepeatedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable

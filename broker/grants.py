@@ -19,13 +19,14 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from broker.errors import InvalidToken, StorageError
+from broker.model import Grant  # noqa: TC001 - for mypyc
 from broker.revoked import Revoked
 from broker.storage.base import Use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from broker.model import Agent, Grant, Revocation
+    from broker.model import Agent, Revocation
     from broker.tokens import TaskTokens
 
 REMEMBERED_TOKENS: Final = 10_000

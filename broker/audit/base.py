@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.model import AuditRecord, RepeatedRecord
+    from broker.model import AuditRecord
+    from broker.repeated import RepeatedRecord
 
 
 class Trail(Protocol):
@@ -29,4 +30,22 @@ class Trail(Protocol):
 
     async def record(self, record: AuditRecord) -> None:
         """Append a record and return once it is durable; raise `AuditUnavailable` otherwise."""
+        ...
+
+
+class BusyTrail(Trail, Protocol):
+    """A trail for what happens so often that two records in place of one count."""
+
+    def append_beside(
+        self, record: RepeatedRecord, durable: Callable[[Exception | None], None]
+    ) -> None:
+        """Take a record of something that goes on meanwhile, and that nobody waits for yet.
+
+        As `append`, but where much is written at once the record is written only when `press`
+        is called, or within milliseconds. Until then it may change.
+        """
+        ...
+
+    def press(self, record: RepeatedRecord) -> None:
+        """Write a record that `append_beside` was given, for somebody waits for it now."""
         ...

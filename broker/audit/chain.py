@@ -10,12 +10,13 @@ from __future__ import annotations
 from functools import lru_cache
 from hashlib import sha256
 from time import gmtime, strftime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from broker.audit.redaction import redact_principal, redact_text, safe_line
-from broker.model import AuditRecord, RepeatedRecord
+from broker.model import AuditRecord
+from broker.repeated import RepeatedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,16 +76,16 @@ class Chain:
 
     def add(self, record: AuditRecord | RepeatedRecord) -> bytes:
         """Return the record's line and move on to the next place."""
-        if type(record) is RepeatedRecord:
-            time, template, operation, status, latency_ms, bytes_in, bytes_out = record
+        time, operation, status = record.time, record.operation, record.status
+        latency_ms, bytes_in, bytes_out = record.latency_ms, record.bytes_in, record.bytes_out
+        if isinstance(record, RepeatedRecord):
+            record.written = True
+            template = record.template
             common = template.encoded
             if common is None:
                 common = template.encoded = self._common(template.record)
         else:
-            whole = cast("AuditRecord", record)
-            time, operation, status = whole.time, whole.operation, whole.status
-            latency_ms, bytes_in, bytes_out = whole.latency_ms, whole.bytes_in, whole.bytes_out
-            common = self._common(whole)
+            common = self._common(record)
         own: dict[str, object] = {"operation": operation}
         if status is not None:
             own["status"] = status

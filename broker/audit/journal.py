@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from broker.audit.statement import Signs, TrustedKeys
-    from broker.model import AuditRecord, RepeatedRecord
+    from broker.model import AuditRecord
+    from broker.repeated import RepeatedRecord
 
 CHECKPOINT_SECONDS: Final = 30.0
 """How long records may wait for a signed checkpoint, with room below the 60 s promised."""

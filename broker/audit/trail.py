@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from broker.audit.journal import Journal, Mark
-    from broker.model import AuditRecord, RepeatedRecord
+    from broker.model import AuditRecord
+    from broker.repeated import RepeatedRecord
 
     Durable = Callable[[Exception | None], None]
     Entry = tuple[AuditRecord | RepeatedRecord, Durable | None]
@@ -50,6 +51,9 @@ It begins as soon as there are as many as the last one served. A sync costs as m
 as a whole request. Whoever is alone never waits for this.
 """
 
+_BESIDE_SECONDS: Final = 0.004
+"""For how long, at least, a record may change before it is written; for twice as long at most."""
+
 _NEVER: Final = sys.maxsize
 
 _FIRST_RETRY_SECONDS: Final = 0.1
@@ -59,7 +63,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class AuditTrail:
-    """Implement `broker.audit.base.Trail` on a journal.
+    """Implement `broker.audit.base.BusyTrail` on a journal.
 
     When the journal fails, every record that waits and every later one is refused with
     `AuditUnavailable`, until writing works again; it is tried with growing pauses, and the gap
@@ -70,6 +74,10 @@ class AuditTrail:
         self._journal: Final = journal
         self._limit: Final = queue_limit
         self._queue: Final[deque[Entry]] = deque()
+        # Records that nobody waits for yet: those since the last sweep, and those before.
+        self._beside: list[RepeatedRecord] = []
+        self._beside_longer: list[RepeatedRecord] = []
+        self._sweep: asyncio.TimerHandle | None = None
         self._written: list[Entry] = []  # and covered by no commit yet
         self._committing: list[Entry] = []
         self._serving: list[Durable] = []  # whom the commit under way serves
@@ -123,6 +131,8 @@ class AuditTrail:
             return
         if self._ended is None:
             self._ended = self._loop.create_future()
+            for record in self._all_beside():
+                self.press(record)
             if self._busy:
                 self._stop_retrying()
             else:
@@ -134,21 +144,56 @@ class AuditTrail:
         if self._refusal is not None or len(self._queue) >= self._limit:
             self._refused += 1
             raise AuditUnavailable(self._refusal or "too many audit records wait to be written")
-        self._queue.append((record, durable))
-        if durable is None:
-            if self._nap is None:
-                self._nap = self._loop.call_later(_NAP_SECONDS, self._write_lazily)
+        if durable is not None:
+            self._enqueue(record, durable)
             return
-        self._awaited += 1
-        if self._awaited == self._begin_at:
-            self._begin_at = _NEVER
-            self._loop.call_soon(self._commit)
+        self._queue.append((record, None))
+        if self._nap is None:
+            self._nap = self._loop.call_later(_NAP_SECONDS, self._write_lazily)
+
+    def append_beside(self, record: RepeatedRecord, durable: Durable) -> None:
+        """Take a record that nobody waits for yet; see `broker.audit.base.BusyTrail`."""
+        if self._crowd < _CROWD or self._refusal is not None or len(self._beside) >= self._limit:
+            self.append(record, durable)  # whoever is alone is served soonest so
+            return
+        record.beside = durable
+        self._beside.append(record)
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(_BESIDE_SECONDS, self._press_old)
+
+    def press(self, record: RepeatedRecord) -> None:
+        """Write a record that was kept beside; see `broker.audit.base.BusyTrail`."""
+        durable, record.beside = record.beside, None
+        if durable is not None:
+            self._enqueue(record, durable)
 
     async def record(self, record: AuditRecord) -> None:
         """Append a record and return once it is durable; see `broker.audit.base.Trail`."""
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.append(record, partial(_settle, settled))
         await settled
+
+    def _enqueue(self, record: AuditRecord | RepeatedRecord, durable: Durable) -> None:
+        self._queue.append((record, durable))
+        self._awaited += 1
+        if self._awaited == self._begin_at:
+            self._begin_at = _NEVER
+            self._loop.call_soon(self._commit)
+
+    def _press_old(self) -> None:
+        """Write what has been beside for long enough, though nobody waits for it."""
+        self._sweep = None
+        for record in self._beside_longer:
+            self.press(record)
+        self._beside_longer, self._beside = self._beside, []
+        if self._beside_longer:
+            self._sweep = self._loop.call_later(_BESIDE_SECONDS, self._press_old)
+
+    def _all_beside(self) -> list[RepeatedRecord]:
+        """Return what is beside, for it will be so no longer."""
+        beside = [*self._beside_longer, *self._beside]
+        self._beside, self._beside_longer = [], []
+        return beside
 
     def _next(self) -> None:
         """Begin what is to be done next, or wait for what it needs. Nothing is under way."""
@@ -219,8 +264,12 @@ class AuditTrail:
         self._crowd = len(served)
         if self._tend_timer is None and (due_in := self._journal.due_in()) is not None:
             self._tend_timer = self._loop.call_later(due_in, self._tend)
-        _call_all(served, None)
-        self._next()
+        if self._awaited >= self._crowd >= _CROWD:
+            self._commit()  # to have the disk at work while those who waited are told
+            _call_all(served, None)
+        else:
+            _call_all(served, None)
+            self._next()
 
     def _tend(self) -> None:
         """Have the head written, and what else is due, after a commit."""
@@ -249,6 +298,9 @@ class AuditTrail:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         text = f"the audit trail cannot be written: {reason}"
         lost = [*self._committing, *self._written, *self._queue]
+        for record in self._all_beside():
+            lost.append((record, record.beside))
+            record.beside = None
         self._committing, self._written, self._serving = [], [], []
         self._queue.clear()
         self._awaited, self._crowd, self._begin_at = 0, 0, _NEVER
@@ -300,10 +352,10 @@ class AuditTrail:
             self._kernel.close()
         if self._aside is not None:
             self._aside.shutdown(wait=False)
-        for timer in (self._nap, self._tend_timer):
+        for timer in (self._nap, self._sweep, self._tend_timer):
             if timer is not None:
                 timer.cancel()
-        self._kernel = self._aside = self._nap = self._tend_timer = None
+        self._kernel = self._aside = self._nap = self._sweep = self._tend_timer = None
         if self._ended is not None:
             self._ended.set_result(None)
 

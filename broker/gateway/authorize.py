@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from broker.gateway.elsewhere import named_elsewhere, why_not_elsewhere
 from broker.gateway.problems import KINDS, Refusal, malformed
-from broker.gateway.request import SAFE
+from broker.gateway.request import SAFE, Request, RequestFields
 from broker.gateway.route import Route
 from broker.gateway.slots import BEARER, find_token
 from broker.gateway.websocket import Handshake
 from broker.limits.quota import quota_of
-from broker.model import Allow, Deny
+from broker.model import Allow, Deny, Grant
 from broker.policy.body import NO_BODY, NeedsBody
 from broker.policy.matching import open_ended
 
@@ -22,9 +22,8 @@ if TYPE_CHECKING:
     from broker.gateway.grammar import Field
     from broker.gateway.inject import Forwarded
     from broker.gateway.record import Facts
-    from broker.gateway.request import Request, RequestFields
     from broker.limits.quota import Quota
-    from broker.model import Decision, Grant
+    from broker.model import Decision
     from broker.policy.body import Content
 
 _MISPLACED: Final = Refusal(

@@ -211,7 +211,7 @@ class Metered(Relay):
 
     def _uncounted(self) -> bool:
         """Tell whether nothing is on record yet, for it is still being counted."""
-        return self._meter is not None and self._operation is None and not self.over
+        return self._meter is not None and self._intent is None and not self.over
 
     def _end(self) -> None:
         if self._meter is not None:

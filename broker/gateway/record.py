@@ -9,12 +9,13 @@ from time import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from broker.errors import AuditUnavailable
-from broker.model import AuditRecord, RecordTemplate, RepeatedRecord
+from broker.model import AuditRecord
+from broker.repeated import RecordTemplate, RepeatedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from broker.audit.base import Trail
+    from broker.audit.base import BusyTrail
     from broker.gateway.authorize import Admission, Rejection
     from broker.gateway.metrics import GatewayMetrics
     from broker.gateway.request import Request
@@ -42,7 +43,7 @@ class Recorder:
     """Write the gateway's audit records, and count the same for its metrics."""
 
     def __init__(
-        self, trail: Trail, redact_path: Callable[[bytes], str], metrics: GatewayMetrics
+        self, trail: BusyTrail, redact_path: Callable[[bytes], str], metrics: GatewayMetrics
     ) -> None:
         self._trail = trail
         self._redact_path = redact_path
@@ -55,20 +56,50 @@ class Recorder:
         admission: Admission,
         source: str | None,
         durable: Callable[[Exception | None], None],
-    ) -> str:
+        *,
+        beside: bool = False,
+    ) -> RepeatedRecord:
         """Record that a request is about to be sent on; `durable` is called once that is safe.
 
-        Returns the operation, for `settle`. Raises `AuditUnavailable` if the trail cannot take it.
+        With `beside`, it is sent on at once, and nobody waits for the record before `press`.
+        Returns the record, for `settle`. Raises `AuditUnavailable` if the trail cannot take it.
         """
-        operation = f"{self._prefix}-{next(self._numbers)}"
-        intent, _ = admission.facts or self._facts(admission, source)
-        self._trail.append(_repeated((time(), intent, operation, None, None, None, None)), durable)
-        return operation
+        facts = admission.facts or self._facts(admission, source)
+        intent = RepeatedRecord(time(), facts[0], self._operation())
+        if beside:
+            self._trail.append_beside(intent, durable)
+        else:
+            self._trail.append(intent, durable)
+        return intent
+
+    def press(self, intent: RepeatedRecord) -> None:
+        """Have an intent made durable, for the response has begun and waits for that."""
+        self._trail.press(intent)
+
+    def answer(
+        self,
+        admission: Admission,
+        intent: RepeatedRecord,
+        status: int,
+        seconds: float,
+        sizes: tuple[int, int],
+    ) -> None:
+        """Have an intent made durable whose response is whole already, and waits for that.
+
+        If it is not written yet it becomes the outcome: one record in place of two. Should the
+        agent not get the response after all, `settle` adds another outcome.
+        """
+        facts = admission.facts
+        if facts is not None and not intent.written and facts[0].record.detail is None:
+            intent.time, intent.template = time(), facts[1]
+            intent.status, intent.latency_ms = status, _milliseconds(seconds)
+            intent.bytes_in, intent.bytes_out = sizes
+        self._trail.press(intent)
 
     def settle(
         self,
         admission: Admission,
-        operation: str,
+        intent: RepeatedRecord,
         result: Result,
         seconds: float,
         sizes: tuple[int, int],
@@ -86,9 +117,12 @@ class Recorder:
         if echoed:
             self._metrics.count_echo(service)
             detail = f"{detail}; {ECHOED}" if detail else ECHOED
-        own = (status, int(seconds * 1e6) / 1e3, *sizes)
-        record = _repeated((time(), facts[1], operation, *own))
         fine = decision == "allow" and detail is None
+        if fine and intent.template is facts[1]:
+            return  # `answer` has put it on record
+        self._trail.press(intent)  # before its outcome
+        own = (status, _milliseconds(seconds), *sizes)
+        record = RepeatedRecord(time(), facts[1], intent.operation, *own)
         try:
             self._trail.append(
                 record if fine else record.whole()._replace(decision=decision, detail=detail)
@@ -180,6 +214,5 @@ def _template(phase: str, said: tuple[Any, ...]) -> RecordTemplate:
     return RecordTemplate(tuple.__new__(AuditRecord, (0.0, ACTION, phase, "", "allow", *said)))
 
 
-def _repeated(fields: tuple[Any, ...]) -> RepeatedRecord:
-    # Past RepeatedRecord.__new__, for this is done twice for each request.
-    return tuple.__new__(RepeatedRecord, fields)
+def _milliseconds(seconds: float) -> float:
+    return int(seconds * 1e6) / 1e3

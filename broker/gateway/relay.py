@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from broker.gateway.upstream import UpstreamConnection
     from broker.gateway.works import Client, Works
     from broker.model import Grant
+    from broker.repeated import RepeatedRecord
 
 
 class Relay:
@@ -59,9 +60,9 @@ class Relay:
         "_ended",
         "_head",
         "_held",
+        "_intent",
         "_keep",
         "_method",
-        "_operation",
         "_retried",
         "_scrubbing",
         "_started",
@@ -79,7 +80,7 @@ class Relay:
         self._admission = admission
         self._method = admission.request.method
         self._started = works.clock()
-        self._operation: str | None = None  # once the intent is recorded
+        self._intent: RepeatedRecord | None = None  # once it is handed to the trail
         self._durable = False
         self._credential: Credential | None = None
         self._upstream: UpstreamConnection | None = None
@@ -126,16 +127,17 @@ class Relay:
         """Put the intent on record, and go ahead where that is safe before it is durable."""
         works = self._works
         credential = works.credentials.ready(self._admission)
+        # Only with a credential at hand: to have one minted is an effect of its own.
+        at_once = credential is not None and self._admission.safe
         try:
-            self._operation = works.recorder.intend(
-                self._admission, self._client.address, self._recorded
+            self._intent = works.recorder.intend(
+                self._admission, self._client.address, self._recorded, beside=at_once
             )
         except AuditUnavailable:
             self.over = True
             self._client.refuse(UNRECORDED)
             return
-        # Only with a credential at hand: to have one minted is an effect of its own.
-        if credential is not None and self._admission.safe:
+        if credential is not None and at_once:
             self._send(credential)
 
     def add(self, content: bytes) -> None:
@@ -353,6 +355,7 @@ class Relay:
             self._upstream = None  # somebody else's by now
         if not self._durable:
             self._hold(lines + content)
+            self._press(done=done)
             return
         self._begun = True
         self._client.write(lines + content)
@@ -366,6 +369,17 @@ class Relay:
         held.append(data)
         if self._bytes_out > self._works.limits.buffer_bytes and self._upstream is not None:
             self._upstream.pause()
+
+    def _press(self, *, done: bool) -> None:
+        """Have the intent made durable that the response waits for."""
+        intent, head, recorder = self._intent, self._head, self._works.recorder
+        if intent is None or head is None:
+            raise RuntimeError("a response without an intent")
+        if done and not self._echoed():
+            seconds = self._works.clock() - self._started
+            recorder.answer(self._admission, intent, head.status, seconds, self._sizes())
+        else:
+            recorder.press(intent)
 
     def _release(self) -> None:
         if not self._held:
@@ -391,9 +405,15 @@ class Relay:
             self._upstream = None
         if self._upload is not None and self._upload.room:
             self._works.whole_bodies.give(self.agent, self._upload.room)
-        if self._operation is not None:
+        if self._intent is not None:
             seconds = self._works.clock() - self._started
-            sizes = (self._upload.size if self._upload is not None else 0, self._bytes_out)
-            echoed = self._scrubbing is not None and self._scrubbing.found
-            result = (decision, status, detail, echoed)
-            self._works.recorder.settle(self._admission, self._operation, result, seconds, sizes)
+            result = (decision, status, detail, self._echoed())
+            self._works.recorder.settle(
+                self._admission, self._intent, result, seconds, self._sizes()
+            )
+
+    def _sizes(self) -> tuple[int, int]:
+        return (self._upload.size if self._upload is not None else 0), self._bytes_out
+
+    def _echoed(self) -> bool:
+        return self._scrubbing is not None and self._scrubbing.found

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
 
-    from broker.audit.base import Trail
+    from broker.audit.base import BusyTrail
     from broker.gateway.base import Authority, Resource
     from broker.gateway.downstream import AgentConnection
     from broker.limits.limiter import Limiter
@@ -43,7 +43,7 @@ class GatewayServer:
     def __init__(  # noqa: PLR0913 - what the gateway needs of the rest of the broker, by name
         self,
         authority: Authority,
-        trail: Trail,
+        trail: BusyTrail,
         *,
         resource: Resource,
         redact_path: Callable[[bytes], str],

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from broker.gateway.waiting import share
 
@@ -51,7 +50,6 @@ class WholeBodies:
             del self._agents[agent]
 
 
-@dataclass(slots=True)
 class Works:
     """The parts of one gateway, which belong to one event loop; `clock` is the monotonic one.
 
@@ -60,19 +58,34 @@ class Works:
     limits is let through.
     """
 
-    loop: asyncio.AbstractEventLoop
-    limits: GatewayLimits
-    resource: Resource
-    authorization: Authorization
-    credentials: Credentials
-    pool: Pool
-    recorder: Recorder
-    clock: Callable[[], float]
-    room: Room
-    whole_bodies: WholeBodies
-    limiter: Limiter | None = None
-    draining: bool = False
-    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    def __init__(  # noqa: PLR0913 - the parts
+        self,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        limits: GatewayLimits,
+        resource: Resource,
+        authorization: Authorization,
+        credentials: Credentials,
+        pool: Pool,
+        recorder: Recorder,
+        clock: Callable[[], float],
+        room: Room,
+        whole_bodies: WholeBodies,
+        limiter: Limiter | None = None,
+    ) -> None:
+        self.loop: Final = loop
+        self.limits: Final = limits
+        self.resource: Final = resource
+        self.authorization: Final = authorization
+        self.credentials: Final = credentials
+        self.pool: Final = pool
+        self.recorder: Final = recorder
+        self.clock: Final = clock
+        self.room: Final = room
+        self.whole_bodies: Final = whole_bodies
+        self.limiter: Final = limiter
+        self.draining = False
+        self.tasks: Final[set[asyncio.Task[Any]]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what has to wait for something, off the hot path."""

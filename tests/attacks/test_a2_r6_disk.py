@@ -95,7 +95,7 @@ def judge(place: Site, traffic: Traffic) -> None:
     place.verify()
     assert place.unrecorded == []
     answered = [n for n, (status, _) in traffic.answered.items() if status == 200]
-    assert all(place.intends(traffic.path(number)) for number in answered)
+    assert all(place.tells_of(traffic.path(n), traffic.method(n)) for n in answered)
     refused = [n for n, answer in traffic.answered.items() if answer == UNRECORDED]
     posts = {traffic.path(number) for number in refused if traffic.method(number) == "POST"}
     assert posts

@@ -10,14 +10,14 @@ import base64
 import math
 import socket
 import struct
-from collections import Counter, deque
+from collections import Counter
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 
 from broker.gateway.limits import GatewayLimits
-from broker.model import RepeatedRecord
+from broker.repeated import RepeatedRecord
 from tests.differential.cases import make
 from tests.differential.policy import KEYS, SCOPES, policy_text
 from tests.differential.readers import BAD_REQUEST, nginx_reader, read_with_h11
@@ -89,34 +89,54 @@ class TappedTrail:
     """A trail whose records can be looked at while it is written."""
 
     def __init__(self, trail: AuditTrail) -> None:
-        self.records: list[AuditRecord] = []
-        self._waiting: deque[float] = deque()
+        self._records: list[AuditRecord | RepeatedRecord] = []
+        self._waiting: dict[int, float] = {}
         self._trail = trail
+
+    @property
+    def records(self) -> list[AuditRecord]:
+        """The records, as they are by now."""
+        return [
+            record.whole() if isinstance(record, RepeatedRecord) else record
+            for record in self._records
+        ]
 
     @property
     def waits_since(self) -> float:
         """When the first of the records was made that is not durable yet."""
-        return self._waiting[0] if self._waiting else math.inf
+        return next(iter(self._waiting.values()), math.inf)
 
     def append(
         self,
         record: AuditRecord | RepeatedRecord,
         durable: Callable[[Exception | None], None] | None = None,
     ) -> None:
-        self.records.append(record.whole() if isinstance(record, RepeatedRecord) else record)
-        if durable is None:
-            self._trail.append(record)
-            return
+        self._records.append(record)
+        self._trail.append(record, None if durable is None else self._awaited(durable))
+
+    def append_beside(
+        self, record: RepeatedRecord, durable: Callable[[Exception | None], None]
+    ) -> None:
+        self._records.append(record)
+        self._trail.append_beside(record, self._awaited(durable))
+
+    def press(self, record: RepeatedRecord) -> None:
+        self._trail.press(record)
+
+    def _awaited(
+        self, durable: Callable[[Exception | None], None]
+    ) -> Callable[[Exception | None], None]:
+        number = len(self._records)
 
         def on_disk(error: Exception | None) -> None:
-            self._waiting.popleft()
+            del self._waiting[number]
             durable(error)
 
-        self._waiting.append(asyncio.get_running_loop().time())
-        self._trail.append(record, on_disk)
+        self._waiting[number] = asyncio.get_running_loop().time()
+        return on_disk
 
     async def record(self, record: AuditRecord) -> None:
-        self.records.append(record)
+        self._records.append(record)
         await self._trail.record(record)
 
 

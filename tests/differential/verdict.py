@@ -265,11 +265,13 @@ def hold_against_trail(
 ) -> Counter[str]:
     """One intent for each request that was sent on, and one request for each that succeeded.
 
+    An outcome without an intent before it says both: the answer came before the intent was written.
     Return how often each refusal was given, by its word.
     """
     intents: Counter[Asked] = Counter()
     done: Counter[Asked] = Counter()
     refusals: Counter[str] = Counter()
+    intended: set[str] = set()
     for record in records:
         service, path = record.service or "", record.path or ""
         if service == "query":
@@ -277,8 +279,10 @@ def hold_against_trail(
         key = (service, (record.method or "").encode(), path[:_LONG])
         if record.phase == "intent":
             intents[key] += 1
+            intended.add(record.operation)
         elif record.decision == "allow":
             done[key] += 1
+            intents[key] += record.operation not in intended
         else:
             refusals[(record.detail or "").partition(":")[0]] += 1
     for key, count in (asked - intents).items():

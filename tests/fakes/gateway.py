@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from broker.audit.base import Trail
+    from broker.audit.base import BusyTrail
     from broker.limits.base import Counts
     from broker.policy.engine import Policy
 
@@ -124,7 +124,7 @@ class GatewayBench:
     upstream: Upstream
     store: Store
     secrets: Values
-    trail: Trail
+    trail: BusyTrail
     audit_directory: Path
     limits: GatewayLimits
     counts: Counts | None = None
@@ -252,7 +252,7 @@ async def gateway_bench(
     *,
     text: str = "",
     limits: GatewayLimits | None = None,
-    trail: Trail | None = None,
+    trail: BusyTrail | None = None,
     counts: Counts | None = None,
 ) -> AsyncIterator[GatewayBench]:
     """A running gateway before a recording upstream."""

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from broker.errors import AuditUnavailable
-from broker.model import AuditRecord, RepeatedRecord
+from broker.repeated import RepeatedRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from broker.model import AuditRecord
 
     Durable = Callable[[Exception | None], None]
 
@@ -26,12 +28,21 @@ class SlowTrail:
     def append(self, record: AuditRecord | RepeatedRecord, durable: Durable | None = None) -> None:
         if self.full:
             raise AuditUnavailable("no space left on the device")
-        self.records.append(record.whole() if isinstance(record, RepeatedRecord) else record)
+        if isinstance(record, RepeatedRecord):
+            record.written = True
+            record = record.whole()
+        self.records.append(record)
         if durable is None:
             return
         self.waiting.append(durable)
         if self.prompt:
             self.settle()
+
+    def append_beside(self, record: RepeatedRecord, durable: Durable) -> None:
+        self.append(record, durable)
+
+    def press(self, record: RepeatedRecord) -> None:
+        """Do nothing, for every record is taken at once."""
 
     async def record(self, record: AuditRecord) -> None:
         self.append(record)

@@ -65,7 +65,7 @@ class Site:
     home: BrokerHome
     upstream: Upstream
     seen: list[Seen] = field(default_factory=list)
-    _intended: set[str] = field(default_factory=set)
+    _recorded: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._reader = Reader(self.home.path / "data" / "audit")
@@ -168,17 +168,27 @@ class Site:
 
     def intends(self, path: str) -> bool:
         """Say whether the trail has, now, an intent to send a request on."""
-        if not self._read_on(path):
+        return self._is_recorded(path, "intent")
+
+    def tells_of(self, path: str, method: str) -> bool:
+        """Say whether the trail has, now, what must be durable before an agent gets an answer.
+
+        That is an intent, or of a safe request that went well its outcome.
+        """
+        return self.intends(path) or (method == "GET" and self._is_recorded(path, "outcome"))
+
+    def _is_recorded(self, path: str, phase: str) -> bool:
+        if not self._read_on(path, phase):
             # A trail that could not be written was cut back to what is durable: begin again.
             self._reader = Reader(self.home.path / "data" / "audit")
-            return self._read_on(path)
+            return self._read_on(path, phase)
         return True
 
-    def _read_on(self, path: str) -> bool:
+    def _read_on(self, path: str, phase: str) -> bool:
         for record in self._reader.read():
-            if record.get("action") == "proxy.request" and record.get("phase") == "intent":
-                self._intended.add(record["path"])
-        return path in self._intended
+            if record.get("action") == "proxy.request" and record["decision"] == "allow":
+                self._recorded.add((record["path"], record["phase"]))
+        return (path, phase) in self._recorded
 
 
 class Traffic:

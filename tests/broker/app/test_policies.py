@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from broker.model import EnrolledKey, RepeatedRecord
+    from broker.model import EnrolledKey
     from broker.reload import PolicyStore
+    from broker.repeated import RepeatedRecord
 
 GOOD = "identity_sources: {local: {type: local}}\n"
 BAD = "identity_sources: {local: {type: locl}}\n"

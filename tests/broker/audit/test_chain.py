@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.audit.chain import GENESIS, Chain, Position, digest
-from broker.model import RecordTemplate, RepeatedRecord
+from broker.repeated import RecordTemplate, RepeatedRecord
 from tests.broker.audit.samples import CREDENTIALS
 from tests.broker.audit.trails import NOON, record
 

@@ -7,14 +7,15 @@ import pytest
 
 from broker.audit.redaction import redact_path
 from broker.errors import AuditUnavailable
-from broker.gateway.authorize import Admission, Rejection
+from broker.gateway.authorize import Admission, Claim, Rejection
 from broker.gateway.grammar import Field
 from broker.gateway.metrics import GatewayMetrics
 from broker.gateway.problems import Refusal
-from broker.gateway.record import ECHOED, Recorder
+from broker.gateway.record import ECHOED, Recorder, Result
 from broker.gateway.request import Request, RequestFields
 from broker.gateway.route import Route
-from broker.model import Allow, AuditRecord, Grant, RepeatedRecord
+from broker.model import Allow, AuditRecord, Grant
+from broker.repeated import RepeatedRecord
 from tests.fakes.gateway import policy, policy_text
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class Lines:
 
     records: list[AuditRecord] = field(default_factory=list)
     works: bool = True
+    beside: list[RepeatedRecord] = field(default_factory=list)
 
     def append(
         self,
@@ -38,9 +40,23 @@ class Lines:
     ) -> None:
         if not self.works:
             raise AuditUnavailable("disk full")
-        self.records.append(record.whole() if isinstance(record, RepeatedRecord) else record)
+        if isinstance(record, RepeatedRecord):
+            record.written = True
+            record = record.whole()
+        self.records.append(record)
         if durable is not None:
             durable(None)
+
+    def append_beside(
+        self, record: RepeatedRecord, durable: Callable[[Exception | None], None]
+    ) -> None:
+        record.beside = durable
+        self.beside.append(record)
+
+    def press(self, record: RepeatedRecord) -> None:
+        durable, record.beside = record.beside, None
+        if durable is not None:
+            self.append(record, durable)
 
     async def record(self, record: AuditRecord) -> None:
         self.append(record)
@@ -66,11 +82,11 @@ def test_intent_and_outcome_of_one_operation() -> None:
     trail = Lines()
     durable: list[Exception | None] = []
     admitted = admission(b"key=secret")
-    operation = recorder(trail).intend(admitted, "192.0.2.1", durable.append)
+    handed = recorder(trail).intend(admitted, "192.0.2.1", durable.append)
     assert durable == [None]
-    recorder(trail).settle(admitted, operation, ("allow", 201, None, False), 0.0123456, (5, 7))
+    recorder(trail).settle(admitted, handed, ("allow", 201, None, False), 0.0123456, (5, 7))
     intent, outcome = trail.records
-    assert operation == intent.operation
+    assert handed.operation == intent.operation
     assert type(intent) is type(outcome) is AuditRecord
     assert (
         intent._asdict() | {"time": 0}
@@ -150,12 +166,12 @@ def test_a_trail_that_fails() -> None:
     trail = Lines()
     writer = recorder(trail)
     admitted = admission()
-    operation = writer.intend(admitted, None, lambda _: None)
+    intent = writer.intend(admitted, None, lambda _: None)
     trail.works = False
     with pytest.raises(AuditUnavailable):
         writer.intend(admission(), None, lambda _: None)
     assert not writer.reject(Rejection(Refusal("token_missing", "none")), None, None)
-    writer.settle(admitted, operation, ("allow", 200, None, False), 0.1, (0, 0))
+    writer.settle(admitted, intent, ("allow", 200, None, False), 0.1, (0, 0))
     assert len(trail.records) == 1
 
 
@@ -163,8 +179,8 @@ def test_a_request_that_is_repeated_is_recorded_anew() -> None:
     trail, admitted = Lines(), admission()
     writer = recorder(trail)
     for number in range(3):
-        operation = writer.intend(admitted, "192.0.2.1", lambda _: None)
-        writer.settle(admitted, operation, ("allow", 200 + number, None, False), 0.1, (0, number))
+        intent = writer.intend(admitted, "192.0.2.1", lambda _: None)
+        writer.settle(admitted, intent, ("allow", 200 + number, None, False), 0.1, (0, number))
     assert [record.status for record in trail.records] == [None, 200, None, 201, None, 202]
     assert len({record.operation for record in trail.records}) == 3
     assert {record.source_address for record in trail.records} == {"192.0.2.1"}
@@ -174,15 +190,17 @@ def test_an_echo_is_on_record() -> None:
     trail, admitted = Lines(), admission()
     writer = recorder(trail)
     for detail in (None, "upstream_closed: cut"):
-        operation = writer.intend(admitted, None, lambda _: None)
-        writer.settle(admitted, operation, ("allow", 200, detail, True), 0.1, (0, 0))
+        intent = writer.intend(admitted, None, lambda _: None)
+        writer.settle(admitted, intent, ("allow", 200, detail, True), 0.1, (0, 0))
     details = [record.detail for record in trail.records if record.phase == "outcome"]
     assert details == [ECHOED, f"upstream_closed: cut; {ECHOED}"]
 
 
 def test_an_outcome_follows_an_intent() -> None:
+    writer = recorder(Lines())
+    intent = writer.intend(admission(), None, lambda _: None)
     with pytest.raises(RuntimeError):
-        recorder(Lines()).settle(admission(), "x", ("allow", 200, None, False), 0.1, (0, 0))
+        writer.settle(admission(), intent, ("allow", 200, None, False), 0.1, (0, 0))
 
 
 def test_of_a_strangers_path_whole_segments_are_kept_up_to_a_kibibyte() -> None:
@@ -214,3 +232,67 @@ def test_a_denial_shows_which_parameters_were_there() -> None:
     assert of_unknown_service == redact_path(b"/api/v1/x?token=abc&limit=3")
     assert of_stranger == "/api/v1/x"
     assert "abc" not in of_known
+
+
+def test_an_answer_before_its_intent_is_written_makes_one_record_of_two() -> None:
+    trail, admitted = Lines(), admission()
+    durable: list[Exception | None] = []
+    writer = recorder(trail)
+    intent = writer.intend(admitted, "192.0.2.1", durable.append, beside=True)
+    assert trail.records == []
+    writer.answer(admitted, intent, 200, 0.0123456, (0, 7))
+    assert durable == [None]
+    writer.settle(admitted, intent, ("allow", 200, None, False), 0.5, (0, 7))
+    (outcome,) = trail.records
+    assert (outcome.phase, outcome.decision, outcome.status) == ("outcome", "allow", 200)
+    assert (outcome.operation, outcome.grant) == (intent.operation, "j1")
+    assert (outcome.latency_ms, outcome.bytes_in, outcome.bytes_out) == (12.345, 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        (("error", None, "client_gone: x", False), ("error", None, "client_gone: x")),
+        (("allow", 200, None, True), ("allow", 200, ECHOED)),
+    ],
+)
+def test_what_goes_wrong_after_the_answer_is_on_record_too(
+    result: Result, said: tuple[str, int | None, str]
+) -> None:
+    trail, admitted = Lines(), admission()
+    writer = recorder(trail)
+    intent = writer.intend(admitted, None, lambda _: None, beside=True)
+    writer.answer(admitted, intent, 200, 0.1, (0, 7))
+    writer.settle(admitted, intent, result, 0.1, (0, 7))
+    first, second = trail.records
+    assert first.operation == second.operation
+    assert (first.phase, first.decision, first.detail) == ("outcome", "allow", None)
+    assert (second.decision, second.status, second.detail) == said
+
+
+def test_an_intent_that_is_written_stays_one() -> None:
+    trail, admitted = Lines(), admission()
+    writer = recorder(trail)
+    intent = writer.intend(admitted, None, lambda _: None)
+    writer.answer(admitted, intent, 200, 0.1, (0, 7))
+    writer.settle(admitted, intent, ("allow", 200, None, False), 0.1, (0, 7))
+    assert [record.phase for record in trail.records] == ["intent", "outcome"]
+
+
+def test_an_intent_that_says_more_than_an_outcome_stays_one() -> None:
+    trail, admitted = Lines(), admission()
+    admitted.claim = Claim(b"t", b"d", None, (Field(b"x-copy-source", b"X-Copy-Source", b"/b/o"),))
+    writer = recorder(trail)
+    intent = writer.intend(admitted, None, lambda _: None, beside=True)
+    writer.answer(admitted, intent, 200, 0.1, (0, 7))
+    writer.settle(admitted, intent, ("allow", 200, None, False), 0.1, (0, 7))
+    assert [record.phase for record in trail.records] == ["intent", "outcome"]
+    assert trail.records[0].detail == "x-copy-source: /b/o"
+
+
+def test_an_intent_comes_before_its_outcome_though_nobody_waited_for_it() -> None:
+    trail, admitted = Lines(), admission()
+    writer = recorder(trail)
+    intent = writer.intend(admitted, None, lambda _: None, beside=True)
+    writer.settle(admitted, intent, ("error", 502, "upstream_closed: x", False), 0.1, (0, 0))
+    assert [record.phase for record in trail.records] == ["intent", "outcome"]

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from broker.audit import trail as module
 from broker.errors import AuditUnavailable
 from broker.gateway.limits import GatewayLimits
 from providers.base import ProviderError, Secret
+from tests.broker.audit.test_trail import until
+from tests.broker.audit.trails import record
 from tests.components.process import free_port
-from tests.fakes.gateway import KEY, gateway_bench, policy_text
+from tests.fakes.gateway import KEY, gateway_bench, open_trail, policy_text
 from tests.fakes.trail import SlowTrail
 from tests.fakes.upstream import Received, raw, recording_upstream, reply
 
@@ -517,3 +520,62 @@ async def test_a_new_key_is_used_once_the_old_one_is_no_longer_fresh(
     assert gateway.upstream.last.all(b"authorization") == [b"Bearer " + KEY.encode()]
     await gateway.call(b"GET", b"/api/x", token=gateway.token())
     assert gateway.upstream.last.all(b"authorization") == [b"Bearer rotated-key"]
+
+
+@pytest.fixture
+async def crowded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[GatewayBench]:
+    """A gateway whose trail writes as soon as four wait, the credential for api at hand."""
+    trail = open_trail(tmp_path)
+    await trail.start()
+    monkeypatch.setattr(module, "_GATHER_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "_BESIDE_SECONDS", 3600.0)
+    async with gateway_bench(tmp_path, trail=trail) as bench:
+        token = bench.token()
+        bench.token = lambda *_, **__: token  # type: ignore[method-assign]
+        await bench.call(b"GET", b"/api/warm")
+        await asyncio.gather(*(trail.record(record()) for _ in range(4)))
+        yield bench
+        await trail.close()
+
+
+def by_path(records: list[dict[str, Any]]) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for one in records:
+        found.setdefault(one["path"], []).append((one["phase"], one["decision"]))
+    return found
+
+
+async def test_what_is_safe_and_answered_before_it_is_written_is_one_record(
+    crowded: GatewayBench,
+) -> None:
+    paths = [f"/x{number}" for number in range(4)]
+    calls = (crowded.call(b"GET", b"/api" + path.encode()) for path in paths)
+    assert {answer.status for answer in await asyncio.gather(*calls)} == {200}
+    changes = (crowded.call(b"POST", b"/api/new", body=b"x") for _ in range(4))
+    assert {answer.status for answer in await asyncio.gather(*changes)} == {200}
+    found = by_path(await crowded.records())
+    for path in paths:
+        assert found[path] == [("outcome", "allow")]
+    assert sorted(found["/new"]) == [("intent", "allow")] * 4 + [("outcome", "allow")] * 4
+
+
+async def test_an_agent_that_hangs_up_before_its_answer_is_on_record_is_recorded_so(
+    crowded: GatewayBench,
+) -> None:
+    async with crowded.connect() as wire:
+        await wire.send(crowded.head(b"GET", b"/api/gone"))
+        await until(lambda: bool(crowded.upstream.requests[1:]))
+        await asyncio.sleep(0.1)  # the answer is held
+    calls = (crowded.call(b"GET", b"/api/x") for _ in range(3))
+    await asyncio.gather(*calls)
+    found = by_path(await crowded.records())
+    assert found["/gone"] == [("outcome", "allow"), ("outcome", "error")]
+
+
+async def test_where_the_upstream_fails_the_intent_is_written_before_the_outcome(
+    crowded: GatewayBench,
+) -> None:
+    crowded.upstream.answer = raw(b"not http\r\n\r\n")
+    assert (await crowded.call(b"GET", b"/api/bad")).status == 502
+    found = by_path(await crowded.records())
+    assert found["/bad"] == [("intent", "allow"), ("outcome", "error")]
