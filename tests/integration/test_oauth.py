@@ -67,7 +67,10 @@ def test_a_token_is_got_for_the_grant_used_kept_and_ended_with_it(
     (lease,) = json.loads(broker.home.run("leases", "--json"))
     assert (lease["state"], lease["scope"]) == ("used", "crm.read")
     broker.home.run("revoke", "--agent", "coder", "--yes")
-    assert broker.call(token, "POST", "/crm/contacts/search").status_code == 401
+    wait_until(
+        lambda: broker.call(token, "POST", "/crm/contacts/search").status_code == 401,
+        "the broker to hear of it",
+    )
     wait_until(
         lambda: oauth_server.introspect(used.encode(), "basic") == {"active": False},
         "the token to be revoked",
