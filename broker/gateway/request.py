@@ -8,7 +8,6 @@ fields that follow it, what the fields mean is remembered by itself.
 from __future__ import annotations
 
 import re
-from copy import copy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -129,11 +128,12 @@ class RequestFields:
         """Return the same fields for a body that is here, whole: of `length` bytes."""
         if not self.chunked and not self.expects:
             return self
-        fields = copy(self)
+        # Anew, for what is compiled cannot be copied.
+        fields = RequestFields(self.block, self.fields, length)
+        fields.refusal = self.refusal
         fields.expects = False
         fields.chunked, fields.length, fields.has_body = False, length, length > 0
         fields.trailers = frozenset()
-        fields.derived = {}
         return fields
 
 
