@@ -11,7 +11,6 @@ import os
 import re
 import stat
 from contextlib import suppress
-from pathlib import Path  # noqa: TC003 - for mypyc
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.errors import ConfigurationError
@@ -19,6 +18,7 @@ from broker.files import open_private_append
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from typing import BinaryIO
 
 MAX_LINE: Final = 1 << 20
