@@ -114,8 +114,6 @@ class Meter:
 class Metered(Relay):
     """One admitted request that may have limits: it is counted before it is on record at all."""
 
-    __slots__ = ("_meter",)
-
     def __init__(self, works: Works, client: Client, admission: Admission) -> None:
         super().__init__(works, client, admission)
         quota = admission.quota

@@ -48,32 +48,6 @@ class Relay:
     nothing, and deadlines are late by a tick.
     """
 
-    __slots__ = (
-        "_admission",
-        "_begun",
-        "_bytes_out",
-        "_chunks",
-        "_client",
-        "_client_slow",
-        "_credential",
-        "_durable",
-        "_ended",
-        "_head",
-        "_held",
-        "_intent",
-        "_keep",
-        "_method",
-        "_retried",
-        "_scrubbing",
-        "_started",
-        "_trailer",
-        "_upload",
-        "_upstream",
-        "_works",
-        "deadline",
-        "over",
-    )
-
     def __init__(self, works: Works, client: Client, admission: Admission) -> None:
         self._works = works
         self._client = client
