@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -125,6 +126,10 @@ def explain(  # noqa: PLR0913 - the command's arguments and options
     websocket: Annotated[
         bool, typer.Option("--websocket", help="The request is to open a websocket.")
     ] = False,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", metavar="FIELD", help="A field of it, such as 'Sudo: 1'; again."),
+    ] = None,
     body: Annotated[
         str | None,
         typer.Option(metavar="TEXT", help="The request's body; - reads it.", show_default=False),
@@ -142,14 +147,12 @@ def explain(  # noqa: PLR0913 - the command's arguments and options
     json: output.JsonOption = False,
 ) -> None:
     """Say step by step which rule decides a request."""
-    import os
-
     from broker.model import Allow
     from broker.policy.explain import Request
     from broker.policy.explain import explain as explained
 
     raw, _, query = os.fsencode(path).partition(b"?")
-    request = Request(method, raw, query, websocket, _content(body, content_type))
+    request = Request(method, raw, query, websocket, _fields(header), _content(body, content_type))
     explanation = explained(_load(directory, home), agent, scope, request)
     decision = explanation.decision
     data = {
@@ -180,6 +183,14 @@ def _content(body: str | None, content_type: str) -> Content:
     if body is None:
         return NO_BODY
     return Content(sys.stdin.buffer.read() if body == "-" else os.fsencode(body), content_type)
+
+
+def _fields(header: list[str] | None) -> tuple[tuple[bytes, bytes], ...]:
+    fields = [os.fsencode(one).partition(b":") for one in header or ()]
+    for name, colon, _ in fields:
+        if not (name and colon):
+            raise typer.BadParameter("expected a name, a colon and a value: 'Sudo: 1'")
+    return tuple((name.lower(), value.strip()) for name, _, value in fields)
 
 
 def _place(directory: Path | None, home: Path | None) -> Path:

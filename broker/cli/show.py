@@ -119,6 +119,7 @@ def _service(service: Service, policy: Policy, gateway_url: str) -> dict[str, An
 
 
 def _scope(scope: Scope, policy: Policy) -> dict[str, Any]:
+    rules = policy.rules.get(scope.name)
     return {
         "name": scope.name,
         "service": scope.service,
@@ -129,6 +130,7 @@ def _scope(scope: Scope, policy: Policy) -> dict[str, Any]:
         "reason_required": scope.reason_required,
         "risk": scope.risk,
         "websocket": scope.websocket,
+        "on_behalf": sorted(one.decode() for one in rules.behalf.names) if rules else [],
         "limits": list(scope.limits.texts) if scope.limits else [],
         "delivery": sorted(scope.delivery),
         "registries": list(scope.registries),
@@ -145,6 +147,7 @@ def _conditions(item: dict[str, Any]) -> str:
     parts = [
         f"risk {item['risk']}" if item["risk"] else "",
         "websockets" if item["websocket"] else "",
+        f"on behalf of others by {', '.join(item['on_behalf'])}" if item["on_behalf"] else "",
         "reason required" if item["reason_required"] else "",
         f"at most {item['max_ttl']}s" if item["max_ttl"] else "",
         f"a login of {', '.join(item['registries'])}" if item["registries"] else "",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from broker.gateway.record import Facts
     from broker.limits.quota import Quota
     from broker.model import Decision
+    from broker.policy.behalf import Named
     from broker.policy.body import Content
 
 _MISPLACED: Final = Refusal(
@@ -43,13 +44,15 @@ class Claim:
     """The task token that a block of header fields presents to a route, if any.
 
     `digest` is its SHA-256; `refusal` is why no request with these fields may take that route,
-    and `elsewhere` are those by which one may name a second place.
+    `elsewhere` are those by which one may name a second place, and `behalf` those by which it may
+    say on whose behalf it is.
     """
 
     token: bytes | None = field(repr=False)
     digest: bytes
     refusal: Refusal | None
     elsewhere: tuple[Field, ...] = ()
+    behalf: Named = ()
 
 
 @dataclass(slots=True)  # not frozen, which would double the cost of making one
@@ -157,8 +160,11 @@ class Authorization:
             return Rejection(refusal, None, None, grant, policy.version)
         misplaced = token in path or (query is not None and token in query)
         unfit: Refusal | None = _MISPLACED if misplaced else claim.refusal
+        if unfit is None:
+            unfit = self._not_on_behalf(route, grant, claim)
         if unfit is None and claim.elsewhere:
-            unfit = why_not_elsewhere(claim.elsewhere, route, grant.scopes, request.method)
+            able = route.behalf.able(grant.scopes, claim.behalf)
+            unfit = why_not_elsewhere(claim.elsewhere, route, able, request.method)
         if unfit is not None:
             return _rejection(unfit, route, path, grant)
         if request.fields.handshake is not None:
@@ -169,13 +175,14 @@ class Authorization:
         self, request: Request, route: Route, grant: Grant, path: bytes, body: Content | None
     ) -> Admission | Rejection | Pending:
         """Ask policy, with the body if that is here."""
-        method, query = request.method, request.query
+        method, query, claim = request.method, request.query, request.fields.derived[route]
+        scopes = route.behalf.able(grant.scopes, claim.behalf)
         if body is None:
-            verdict = route.judge(grant.scopes, method, path, query)
+            verdict = route.judge(scopes, method, path, query)
         else:
-            verdict = route.judge_whole(grant.scopes, (method, path, query), body)
+            verdict = route.judge_whole(scopes, (method, path, query), body)
         if isinstance(verdict, Allow):
-            safe, claim = method in SAFE, request.fields.derived[route]
+            safe = method in SAFE
             return self._admitted(Admission(request, route, grant, verdict, path, safe, claim))
         if isinstance(verdict, NeedsBody):
             if not request.fields.has_body:
@@ -183,7 +190,7 @@ class Authorization:
             return Pending(request, route, grant, path, verdict.max_bytes)
         if isinstance(verdict, Deny):
             holder = route.policy.agents.get(grant.agent)
-            may_have = holder.scopes if holder else ()
+            may_have = route.behalf.able(holder.scopes if holder else (), claim.behalf)
             would_do = _would_do(route, may_have, (method, path, query), body)
             verdict = self._denial(verdict, grant.agent, would_do)
         return _rejection(verdict, route, path, grant)
@@ -197,7 +204,7 @@ class Authorization:
         if claim.refusal is None and isinstance(handshake, Refusal):
             verdict = handshake
         elif claim.refusal is None and method == b"GET":
-            able = route.open_to_websockets(grant.scopes)
+            able = route.open_to_websockets(route.behalf.able(grant.scopes, claim.behalf))
             verdict = route.judge_whole(able, (method, path, query), NO_BODY)
             verdict = verdict if isinstance(verdict, Refusal) else open_ended(verdict)
         if isinstance(verdict, Allow) and isinstance(handshake, Handshake):
@@ -221,6 +228,15 @@ class Authorization:
             else f"no scope of the agent {grant.agent} allows this path and says websocket: true"
         )
         return replace(_UPGRADE_REFUSED, remedy=remedy)
+
+    def _not_on_behalf(self, route: Route, grant: Grant, claim: Claim) -> Refusal | None:
+        """Return why no scope of the service lets a request be on such a behalf, if none does."""
+        problem = route.behalf.why_not(grant.scopes, claim.behalf)
+        if problem is None:
+            return None
+        holder = route.policy.agents.get(grant.agent)
+        able = route.behalf.able(holder.scopes if holder else (), claim.behalf)
+        return self._denial(Deny(problem, "on_behalf"), grant.agent, able)
 
     def _admitted(self, admission: Admission) -> Admission:
         """Return an admission that knows what it counts against, and is remembered."""
@@ -298,7 +314,10 @@ def _claim(fields: RequestFields, route: Route | None) -> Claim:
     if presented.misplaced:
         refusal = _MISPLACED
     digest = sha256(presented.token).digest()
-    return Claim(presented.token, digest, refusal, named_elsewhere(fields.fields))
+    behalf: Named = ()
+    if route is not None:
+        behalf = route.behalf.named([(field.key, field.value) for field in fields.fields])
+    return Claim(presented.token, digest, refusal, named_elsewhere(fields.fields), behalf)
 
 
 def _would_do(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from broker.model import Agent, Decision, Deny, Grant, Scope, Service
+    from broker.policy.behalf import Behalf
     from broker.policy.body import Content, NeedsBody
     from providers.base import Injection
 
@@ -57,6 +58,10 @@ class PolicySnapshot(Protocol):
 
     def authorizer(self, scopes: tuple[str, ...], service: str) -> Judge:
         """Return the compiled rules that these scopes have for the service."""
+        ...
+
+    def behalf(self, service: str) -> Behalf:
+        """Return what the scopes of a service say of on whose behalf requests may be."""
         ...
 
     def constraints(self, scope: str, grant: Grant) -> Any | Deny:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from broker.gateway.grammar import twin
 from broker.gateway.problems import Refusal
 from broker.model import Allow
+from broker.twins import twin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -26,11 +26,15 @@ _TO_A_DESTINATION: Final = frozenset({b"COPY", b"MOVE"})
 _COPIED: Final = (b"GET",)
 _RENAMED: Final = (b"GET", b"DELETE")
 _SOURCES: Final[Mapping[bytes, tuple[bytes, ...]]] = {
-    b"x-copy-from": _COPIED,  # OpenStack Swift
+    b"x-copy-from": _COPIED,  # OpenStack Swift, like the two of x-object and x-symlink
+    b"x-object-manifest": _COPIED,
+    b"x-symlink-target": _COPIED,
     b"x-goog-copy-source": _COPIED,
     b"x-ms-copy-source": _COPIED,
     b"x-ms-file-rename-source": _RENAMED,
     b"x-ms-rename-source": _RENAMED,
+    b"x-upyun-copy-source": _COPIED,
+    b"x-upyun-move-source": _RENAMED,
 }
 """What must be allowed of the place that each of these fields names."""
 

@@ -20,7 +20,6 @@ FIELD_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _FIELDS: Final = re.compile(
     rb"(?:" + FIELD_NAME.pattern + rb":" + FIELD_VALUE.pattern + rb"\r\n)*+\r\n"
 )
-_ALIKE: Final = bytes(one if bytes([one]).isalnum() else ord("-") for one in range(256))
 _FRAMING: Final = frozenset({b"content-length", b"transfer-encoding"})
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 
@@ -58,11 +57,6 @@ class _Collector:
         key = name.lower()
         # What frames the body is taken as it stands: not everybody takes `chunked\t` for chunked.
         self.fields.append(Field(key, name, value if key in _FRAMING else value.strip(b" \t")))
-
-
-def twin(key: bytes) -> bytes:
-    """Return a field's name as CGI and many frameworks tell it: `x_api.key` is `x-api-key`."""
-    return key.translate(_ALIKE)
 
 
 def has_bare_line_feed(data: bytes) -> bool:

@@ -11,11 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.authorize import Rejection
-from broker.gateway.grammar import twin
 from broker.gateway.problems import Refusal, too_large
 from broker.gateway.request import Request
 from broker.gateway.upload import CONTINUE
 from broker.policy.body import Content
+from broker.twins import twin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -12,11 +12,12 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE, Field, twin
+from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE, Field
 from broker.gateway.scrub import SHORTEST, scrubber
 from broker.gateway.slots import cookie_pairs
 from broker.gateway.trailers import read_trailers
 from broker.gateway.websocket import EXTENSIONS, REQUEST_LINES, Handshake
+from broker.twins import twin
 from providers.base import ProviderError
 
 if TYPE_CHECKING:
@@ -40,6 +41,14 @@ _OVERRIDES: Final = frozenset(
     | {b"client-ip", b"cf-connecting-ip", b"fastly-client-ip", b"x-originating-ip"}
     | {b"x-remote-ip", b"x-remote-addr", b"remote-addr", b"proxy-client-ip"}
     | {b"wl-proxy-client-ip", b"remote-user", b"x-remote-user", b"x-webauth-user"}
+    | {b"x-authenticated-user", b"x-authenticated-userid", b"x-consumer-id"}
+    | {b"x-consumer-username", b"x-consumer-custom-id", b"x-credential-identifier"}
+    | {b"x-auth-request-user", b"x-auth-request-email", b"x-auth-request-groups"}
+    | {b"x-auth-request-preferred-username", b"x-auth-couchdb-username"}
+    | {b"x-auth-couchdb-roles", b"x-auth-couchdb-token", b"x-goog-authenticated-user-email"}
+    | {b"x-goog-authenticated-user-id", b"x-ms-client-principal", b"x-ms-client-principal-id"}
+    | {b"x-ms-client-principal-name", b"x-ms-client-principal-idp", b"x-amzn-oidc-identity"}
+    | {b"x-amzn-oidc-data", b"x-amzn-oidc-accesstoken", b"cf-access-authenticated-user-email"}
     | {b"path-info", b"proxy", b"script-name", b"x-script-name"}
 )
 """Fields by which some upstreams take another method, path, host or caller than was judged.
@@ -270,6 +279,7 @@ def passing_trailers(admission: Admission, credential: Credential, lines: Sequen
     if credential.signer is not None:
         return b""
     names = _trailers(admission.request.fields, credential.removal)
+    names = frozenset(name for name in names if twin(name) not in admission.route.behalf.listed)
     token = admission.claim.token if admission.claim is not None else None
     return b"".join(
         field.line()

@@ -149,12 +149,13 @@ class Recorder:
         return admission.facts
 
     def _elsewhere(self, admission: Admission) -> str | None:
-        """Return the second places that a request names, if it names any."""
-        if admission.claim is None or not admission.claim.elsewhere:
+        """Return the second places, users, accounts and tenants that a request names, if any."""
+        claim = admission.claim
+        if claim is None:
             return None
-        return "; ".join(
-            f"{field.key.decode()}: {self._redact_path(field.value)}"
-            for field in admission.claim.elsewhere
+        named = (*((field.key, field.value) for field in claim.elsewhere), *claim.behalf)
+        return (
+            "; ".join(f"{key.decode()}: {self._redact_path(value)}" for key, value in named) or None
         )
 
     def reject(self, rejection: Rejection, request: Request | None, source: str | None) -> bool:

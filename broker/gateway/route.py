@@ -40,6 +40,7 @@ class Route:
     __slots__ = (
         "_allowed",
         "base_path",
+        "behalf",
         "host",
         "host_line",
         "origins",
@@ -78,6 +79,7 @@ class Route:
         self.secure = upstream.scheme == "https"
         self.refusal = _PLAIN_HTTP if insecure else None
         self._allowed: dict[Asked, Allow] = {}
+        self.behalf = policy.behalf(service.name)
 
     def judge(
         self, scopes: tuple[str, ...], method: bytes, path: bytes, query: bytes | None

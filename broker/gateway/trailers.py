@@ -11,7 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.elsewhere import NAMES
-from broker.gateway.grammar import Field, twin
+from broker.gateway.grammar import Field
+from broker.policy.behalf import names_another
+from broker.twins import twin
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -47,7 +49,9 @@ def declared(fields: Iterable[Field]) -> frozenset[bytes]:
         if field.key == b"trailer"
         for name in field.value.split(b",")
     }
-    return frozenset(name for name in names if name and twin(name) not in NEVER)
+    return frozenset(
+        name for name in names if name and twin(name) not in NEVER and not names_another(name)
+    )
 
 
 def takes_trailers(fields: Iterable[Field]) -> bool:

@@ -28,6 +28,7 @@ from pydantic import (
 from broker.addresses import why_not_issuer_url
 from broker.allowance import LARGEST_BODY, Limits, Rate
 from broker.model import LONGEST_LIFETIME, Replay
+from broker.policy.behalf import BehalfRule, parse_behalf
 from broker.policy.body import BodyRule, parse_body
 from broker.policy.conditions import Condition, parse_condition
 from broker.policy.limits import (
@@ -172,6 +173,11 @@ def _fields_schema(*scalars: str, nested: bool = False) -> dict[str, Any]:
 Query = Annotated[
     dict[str, Parameter],
     PlainValidator(parse_parameters),
+    WithJsonSchema(_fields_schema("string", "integer")),
+]
+Behalf = Annotated[
+    BehalfRule,
+    PlainValidator(parse_behalf),
     WithJsonSchema(_fields_schema("string", "integer")),
 ]
 Body = Annotated[
@@ -341,6 +347,7 @@ class ScopeFields(_Model):
     reason: Literal["required", "optional"] = "optional"
     risk: Literal["medium", "high"] | None = None
     websocket: StrictBool | None = None
+    on_behalf: Behalf | None = None
     limits: LimitFields | None = None
 
 

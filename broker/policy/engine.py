@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from broker.model import Deny
+from broker.policy.behalf import Behalf
 from broker.policy.conditions import ABSENT, Condition, accepts_all, lookup
 from broker.policy.document import LocalSourceConfig, is_name
 from broker.policy.matching import Authorizer
@@ -89,6 +90,7 @@ class Policy:
         self._advice: Final = parts.advice
         self._templates: Final = parts.templates
         self._authorizers: Final[dict[tuple[tuple[str, ...], str], Authorizer]] = {}
+        self._behalves: Final[dict[str, Behalf]] = {}
 
     @cached_property
     def warnings(self) -> tuple[Problem, ...]:
@@ -305,6 +307,15 @@ class Policy:
                 self._authorizers.clear()
             found = Authorizer(service, self._rules_of(scopes, service))
             self._authorizers[key] = found
+        return found
+
+    def behalf(self, service: str) -> Behalf:
+        """Return what the scopes of a service say of on whose behalf requests may be."""
+        found = self._behalves.get(service)
+        if found is None:
+            rules = {one.name: one.behalf for one in self._rules_of(self.scopes, service)}
+            slots = self.services[service].token_slots
+            found = self._behalves[service] = Behalf(rules, [slot.name for slot in slots])
         return found
 
     def _rules_of(self, scopes: Iterable[str], service: str) -> list[ScopeRules]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from broker.model import Decision
+    from broker.policy.behalf import Behalf
     from broker.policy.body import BodyRule
     from broker.policy.engine import Policy
     from broker.policy.matching import ScopeRules
@@ -37,13 +38,15 @@ class Step:
 class Request:
     """A request as the gateway gets it, without the service's name; `query` has no `?`.
 
-    `websocket` says that it is to open one; `body` is what it brings.
+    `websocket` says that it is to open one; `headers` are names of fields in lower case, and their
+    values; `body` is what it brings.
     """
 
     method: str
     path: bytes
     query: bytes = b""
     websocket: bool = False
+    headers: tuple[tuple[bytes, bytes], ...] = ()
     body: Content = NO_BODY
 
 
@@ -83,7 +86,12 @@ def _decision(policy: Policy, agent: str, scope: str, request: Request) -> Decis
     refusal = _websocket_problem(policy, scope, request)
     if refusal is not None:
         return Deny(refusal, "websocket")
-    authorizer = policy.authorizer((scope,), policy.scopes[scope].service)
+    service = policy.scopes[scope].service
+    behalf = policy.behalf(service)
+    refusal = behalf.why_not((scope,), behalf.named(request.headers))
+    if refusal is not None:
+        return Deny(refusal, "on_behalf")
+    authorizer = policy.authorizer((scope,), service)
     method = request.method.encode()
     decision = authorizer.judge_whole(method, request.path, request.query, request.body)
     return open_ended(decision) if request.websocket else decision
@@ -117,6 +125,7 @@ def _steps(policy: Policy, agent: str, scope: str, request: Request) -> Iterator
         finding = refusal or "may be opened by a GET that is allowed"
         yield Step("websocket", scope, finding, refusal is not None)
     if rules is not None:
+        yield from _behalf_steps(policy.behalf(declared.service), rules, request)
         yield from _rule_steps(rules, request)
 
 
@@ -128,6 +137,14 @@ def _websocket_problem(policy: Policy, scope: str, request: Request) -> str | No
     if not policy.scopes[scope].websocket:
         return f"scope {scope} does not say websocket: true"
     return None
+
+
+def _behalf_steps(behalf: Behalf, rules: ScopeRules, request: Request) -> Iterator[Step]:
+    named = behalf.named(request.headers)
+    if named or rules.behalf.names:
+        refused = rules.behalf.problem(named)
+        fields = ", ".join(name.decode("ascii", "backslashreplace") for name, _ in named)
+        yield Step("on_behalf", fields, refused or "is allowed", refused is not None)
 
 
 def _limit_steps(policy: Policy, agent: str, scope: str) -> Iterator[Step]:

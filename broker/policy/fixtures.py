@@ -60,6 +60,7 @@ class FixtureRequest(_Model):
     path: Text | None = None
     query: str = ""
     websocket: StrictBool = False
+    headers: dict[str, str] = Field(default_factory=dict)
     body: str | None = None
     content_type: Text = "application/json"
 
@@ -180,6 +181,14 @@ def _answer(policy: Policy, fixture: Fixture) -> _Answer:
     scopes = answer.scopes
     if request.websocket:
         scopes = tuple(name for name in scopes if policy.scopes[name].websocket)
+    behalf = policy.behalf(service)
+    named = behalf.named(
+        [(name.lower().encode(), value.encode()) for name, value in request.headers.items()]
+    )
+    refusal = behalf.why_not(scopes, named)
+    if refusal is not None:
+        return _Answer(Deny(refusal, "on_behalf"), agent)
+    scopes = behalf.able(scopes, named)
     authorizer = policy.authorizer(scopes, service)
     body = NO_BODY
     if request.body is not None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from broker.model import Allow, Deny
+from broker.policy.behalf import NOBODY, BehalfRule
 from broker.policy.body import NO_BODY, Content, NeedsBody
 from broker.policy.canonical import canonical_problem
 from broker.policy.query import names_method
@@ -39,7 +40,8 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 class ScopeRules:
     """What one scope says of HTTP requests; `risk` is the scope's own mark, if it has one.
 
-    A scope with a rule for the body has one for the query string, too.
+    A scope with a rule for the body has one for the query string, too. `behalf` is looked at by
+    whoever asks an `Authorizer`, to leave scopes out.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ScopeRules:
     query: QueryRule | None = None
     risk: Risk | None = None
     body: BodyRule | None = None
+    behalf: BehalfRule = NOBODY
 
 
 def risk_of(method: str, mark: Risk | None = None) -> Risk:

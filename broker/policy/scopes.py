@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from broker.model import Scope
+from broker.policy.behalf import NOBODY
 from broker.policy.diagnosis import validated
 from broker.policy.document import ScopeFields
 from broker.policy.matching import ScopeRules
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from providers.base import Plugin
 
 _COMMON: Final = frozenset(ScopeFields.model_fields)
-_RULE_FIELDS: Final = ("allow", "deny", "query", "body", "websocket")
+_RULE_FIELDS: Final = ("allow", "deny", "query", "body", "websocket", "on_behalf")
 _GATEWAY_LIMITS: Final = ("concurrent", "request_bytes", "response_bytes")
 
 
@@ -83,7 +84,10 @@ def build_scope(
     )
     judged = plugin.http_rules and "proxy" in fields.delivery
     asked = query if fields.query or body else None
-    rules = ScopeRules(entry.name, allow, deny, asked, fields.risk, body) if judged else None
+    behalf = fields.on_behalf or NOBODY
+    rules = (
+        ScopeRules(entry.name, allow, deny, asked, fields.risk, body, behalf) if judged else None
+    )
     return BuiltScope(scope, rules, template if template.names else None)
 
 

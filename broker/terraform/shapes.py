@@ -170,6 +170,7 @@ SHAPES: Final = (
             Field("reason", String(), "required or optional."),
             Field("risk", String(), "medium or high."),
             Field("websocket", Bool(), "Whether websockets are let through."),
+            Field("on_behalf", Dynamic(), "Whom else, by which header field, requests may name."),
             _LIMITS,
             _DESCRIPTION,
         ),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.policy.rules import METHODS
-from tests.fakes.gateway import KEY, policy_text
+from tests.fakes.gateway import KEY, behalf_policy, policy_text
 
 if TYPE_CHECKING:
     from tests.fakes.gateway import GatewayBench
@@ -251,6 +251,10 @@ REWRITES = [
     b"Client-IP", b"CF-Connecting-IP", b"Fastly-Client-IP", b"X-Originating-IP", b"X-Remote-IP",
     b"X-Remote-Addr", b"Remote-Addr", b"Proxy-Client-IP", b"WL-Proxy-Client-IP",
     b"X-Original-Forwarded-For", b"Remote-User", b"X-Remote-User", b"X-WebAuth-User",
+    b"X-Authenticated-User", b"X-Authenticated-UserId", b"X-Consumer-Username", b"X-Consumer-ID",
+    b"X-Auth-Request-User", b"X-Auth-Request-Email", b"X-Auth-CouchDB-UserName",
+    b"X-Auth-CouchDB-Roles", b"X-Goog-Authenticated-User-Email", b"X-MS-Client-Principal",
+    b"X-MS-Client-Principal-Name", b"X-Amzn-Oidc-Data", b"Cf-Access-Authenticated-User-Email",
 ]
 # fmt: on
 
@@ -295,6 +299,9 @@ async def test_p4_headers_that_rewrite_are_stripped(gateway: GatewayBench, name:
         (b"PUT", b"x-ms-copy-source: https://another.blob.core.windows.net/v1/x", 403),
         (b"PUT", b"x-ms-rename-source: /admin/x", 403),
         (b"PUT", b"x-copy-from: /admin/x", 403),
+        (b"PUT", b"X-Object-Manifest: admin/x", 403),
+        (b"PUT", b"X-Symlink-Target: admin/x", 403),
+        (b"PUT", b"X-Upyun-Move-Source: /admin/x", 403),
     ],
 )
 async def test_p2_a_second_place_that_a_field_names_is_judged_too(
@@ -426,3 +433,60 @@ async def test_p5_upstream_never_sees_the_agents_host(gateway: GatewayBench) -> 
     assert b" 200 " in await gateway.talk(b"\r\n".join(lines))
     assert gateway.upstream.last.all(b"host") == [b"127.0.0.1:%d" % gateway.upstream.port]
     assert b"evil.test" not in gateway.upstream.bytes_received
+
+
+BEHALF = [b"Impersonate-User", b"impersonate_user", b"As-User", b"Stripe-Account"]
+
+
+@pytest.mark.parametrize("name", BEHALF)
+async def test_p4_nobody_else_is_named_unless_the_scope_lists_it(
+    gateway: GatewayBench, name: bytes
+) -> None:
+    line = name + b": root"
+    refused = await gateway.call(b"GET", b"/api/v1/x", line)
+    assert (refused.status, refused.error) == (403, "policy_denied")
+    assert b"is not listed under on_behalf" in refused.body
+    # Dropped because of the Connection field, it would be the owner's own request.
+    assert (await gateway.call(b"GET", b"/api/v1/x", line, b"Connection: " + name)).status == 403
+    assert not gateway.upstream.requests
+    gateway.load(behalf_policy())
+    tenant = b"X-Tenant: a"
+    listed = name.lower().replace(b"_", b"-") == b"impersonate-user"
+    answer = await gateway.call(b"GET", b"/api/v1/x", line, tenant)
+    assert answer.status == (200 if listed else 403)
+    assert len(gateway.upstream.requests) == int(listed)
+    for other in (name + b": admin", line + b"\r\n" + name + b": admin"):
+        assert (await gateway.call(b"GET", b"/api/v1/x", other, tenant)).status == 403
+    assert (await gateway.call(b"GET", b"/api/admin/x", line, tenant)).status == 403
+
+
+async def test_p4_a_listed_tenant_is_there_and_on_record(gateway: GatewayBench) -> None:
+    gateway.load(behalf_policy())
+    token = gateway.token("api.all")
+    own = (b"Impersonate-User: root", b"X-Tenant: a", b"Sudo: sk_live_abcdefgh12345678")
+    assert (await gateway.call(b"GET", b"/api/v1/x", *own, token=token)).status == 200
+    for lines in ((own[0],), (own[0], b"X-Tenant: c"), (own[0], b"X_Tenant: c", own[1])):
+        assert (await gateway.call(b"GET", b"/api/v1/x", *lines, token=token)).status == 403
+    # Nor after the body, where some would take it for a field of the head.
+    chunked = (*own, b"Transfer-Encoding: chunked", b"Trailer: X-Tenant, X-Sum")
+    async with gateway.connect() as connection:
+        head = gateway.head(b"POST", b"/api/v1/x", *chunked, token=token)
+        await connection.send(head + b"0\r\nX-Tenant: c\r\nX-Sum: 1\r\n\r\n")
+        assert (await connection.response(b"POST")).status == 200
+    received = gateway.upstream.bytes_received
+    assert (b"X-Sum: 1" in received, b"X-Tenant: c" in received) == (True, False)
+    intent = (await gateway.records())[0]
+    assert intent["phase"] == "intent"
+    assert intent["detail"].startswith("impersonate-user: root; x-tenant: a; sudo: ")
+    assert "sk_live_abcdefgh" not in intent["detail"]
+
+
+async def test_p4_rights_of_another_scope_are_not_those_of_the_one_named(
+    gateway: GatewayBench,
+) -> None:
+    gateway.load(behalf_policy().replace('allow: ["* /**"], deny', 'allow: ["GET /o/**"], deny', 1))
+    own, token = (b"Impersonate-User: root", b"X-Tenant: a"), gateway.token("api.read", "api.all")
+    assert (await gateway.call(b"GET", b"/api/v1/x", token=token)).status == 200
+    assert (await gateway.call(b"GET", b"/api/o/x", *own, token=token)).status == 200
+    assert (await gateway.call(b"GET", b"/api/v1/x", *own, token=token)).status == 403
+    assert (await gateway.call(b"GET", b"/api/o/x", token=token)).status == 403

@@ -94,8 +94,18 @@ def policy_text(fields: str = "") -> str:
 
 def socket_policy(fields: str = "") -> str:
     """The same, and api.all lets websockets through."""
+    return _where_all_says("websocket: true", fields)
+
+
+def behalf_policy() -> str:
+    """The same, and api.all lets requests be on behalf of some others."""
+    some = "Impersonate-User: root, X-Tenant: [a, b], Sudo: {any: true}"
+    return _where_all_says(f"on_behalf: {{{some}}}")
+
+
+def _where_all_says(more: str, fields: str = "") -> str:
     scope = "  api.all: {service: api, "
-    return policy_text(fields).replace(scope, scope + "websocket: true, ")
+    return policy_text(fields).replace(scope, f"{scope}{more}, ")
 
 
 @dataclass

@@ -160,6 +160,15 @@ class TestExplain:
         assert "websocket  stripe.read" in out
         assert "denied: scope stripe.read does not say websocket: true" in out
 
+    def test_explains_why_nobody_else_may_be_named(self, broker: Commands, small: Path) -> None:
+        asked = ("--agent", "coder", "--scope", "stripe.read", "GET", "/v1/a")
+        out = broker.ok(*self.explain(small, "--header", "Stripe-Account: acct_1", *asked)).out
+        assert "denied: stripe-account names another user, account or tenant" in out
+        assert "allowed" in broker.ok(*self.explain(small, "--header", "Accept: a", *asked)).out
+        refused = broker.run(*self.explain(small, "--header", "Accept", *asked))
+        assert refused.status == 2
+        assert "expected a name, a colon and a value" in refused.err
+
     def test_judges_the_body_too(self, broker: Commands, small: Path) -> None:
         (place,) = [one for one in small.iterdir() if "stripe.refund:" in one.read_text()]
         text = place.read_text().replace(

@@ -14,7 +14,15 @@ from broker.gateway.base import Resource
 from broker.gateway.limits import GatewayLimits
 from broker.gateway.request import Request, RequestReader
 from broker.model import Grant
-from tests.fakes.gateway import ALL, GATEWAY, ISSUER, policy, policy_text, socket_policy
+from tests.fakes.gateway import (
+    ALL,
+    GATEWAY,
+    ISSUER,
+    behalf_policy,
+    policy,
+    policy_text,
+    socket_policy,
+)
 
 if TYPE_CHECKING:
     from broker.policy.engine import Policy
@@ -158,6 +166,43 @@ def test_deny_rules_and_methods_bind_websockets_too(authority: Words, scope: str
     assert refused(decide(authority, b"/api/x", *old)).refusal.code == "websocket_version_refused"
 
 
+OTHER = (b"Impersonate-User: root", b"X-Tenant: a")
+
+
+def test_to_name_another_takes_a_scope_that_lists_it(authority: Words) -> None:
+    authority.known = replace(authority.known, scopes=("api.read",))
+    refusal = refused(decide(authority, b"/api/v1/x", *OTHER)).refusal
+    assert (refusal.code, refusal.rule, refusal.scopes) == ("policy_denied", "on_behalf", ())
+    assert "impersonate-user names another" in refusal.detail
+    authority.current = policy(behalf_policy(), 1)
+    refusal = refused(decide(authority, b"/api/v1/x", *OTHER)).refusal
+    assert refusal.scopes == ("api.all",)
+    assert refusal.remedy == f"ask {ISSUER}/token for a task token with the scope api.all"
+    authority.known = replace(authority.known, scopes=("api.read", "api.all"))
+    admitted = decide(authority, b"/api/v1/x", *OTHER)
+    assert isinstance(admitted, Admission)
+    assert admitted.decision.scope == "api.all"
+
+
+def test_a_scope_that_lists_a_tenant_is_of_no_use_without(authority: Words) -> None:
+    authority.current = policy(behalf_policy(), 1)
+    authority.known = replace(authority.known, scopes=("api.all",))
+    refusal = refused(decide(authority, b"/api/v1/x", OTHER[0])).refusal
+    assert refusal.detail == "x-tenant is missing, under on_behalf"
+    assert refused(decide(authority, b"/keyed/v1/x", OTHER[0])).refusal.code == "policy_denied"
+
+
+def test_second_places_are_judged_on_the_same_behalf(authority: Words) -> None:
+    """What api.read allows is no place for a request that only api.all lets name another."""
+    text = behalf_policy().replace('allow: ["* /**"], deny', 'allow: ["* /o/**"], deny', 1)
+    authority.current = policy(text.replace("PORT", "80"), 1)
+    authority.known = replace(authority.known, scopes=("api.read", "api.all"))
+    for place, fine in ((b"/o/y", True), (b"/v1/y", False)):
+        source = b"x-ms-copy-source: http://127.0.0.1" + place
+        verdict = decide(authority, b"/api/o/x", *OTHER, source, method=b"PUT")
+        assert isinstance(verdict, Admission) is fine
+
+
 def test_a_token_beside_its_slot_is_refused(authority: Words) -> None:
     verdict = refused(decide(authority, b"/api/x", b"X-Debug: " + GOOD))
     assert verdict.refusal.code == "token_misplaced"
@@ -206,6 +251,7 @@ def test_plain_http_is_refused_as_a_service(authority: Words) -> None:
         scopes=current.scopes,
         agents=current.agents,
         authorizer=current.authorizer,
+        behalf=current.behalf,
     )
     assert refused(decide(authority, b"/api/v1/x")).refusal.code == "credential_refused"
 

@@ -120,6 +120,32 @@ def test_a_websocket_has_its_step(text: str, method: str, finding: str, *, allow
         assert (explanation.decision.reason, explanation.decision.rule) == (finding, "websocket")
 
 
+LISTED = changed('allow: ["GET /v1/**"]', 'allow: ["GET /v1/**"]\n    on_behalf: {Sudo: "7"}')
+UNLISTED = "sudo names another user, account or tenant, and is not listed under on_behalf"
+
+
+@pytest.mark.parametrize(
+    ("text", "headers", "finding"),
+    [
+        (SMALL, ((b"sudo", b"7"),), UNLISTED),
+        (LISTED, ((b"sudo", b"7"),), "is allowed"),
+        (LISTED, ((b"sudo", b"8"),), "sudo has a value that is not listed under on_behalf"),
+        (LISTED, (), "sudo is missing, under on_behalf"),
+    ],
+)
+def test_whom_a_request_names_has_its_step(
+    text: str, headers: tuple[tuple[bytes, bytes], ...], finding: str
+) -> None:
+    request = Request("GET", b"/v1/x", headers=(*headers, (b"accept", b"text/html")))
+    explanation = explain(policy(text), "coder", "stripe.read", request)
+    field = "sudo" if headers else ""
+    assert f"on_behalf {field}: {finding}" in lines(explanation)
+    if isinstance(explanation.decision, Deny):
+        assert (explanation.decision.reason, explanation.decision.rule) == (finding, "on_behalf")
+    else:
+        assert finding == "is allowed"
+
+
 def test_a_scope_that_is_not_for_the_gateway_says_so() -> None:
     text = changed("[stripe.read]", "[stripe.read, cloud.use]")
     made = policy(text, CLOUD_SCOPE)

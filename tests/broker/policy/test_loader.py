@@ -203,8 +203,8 @@ MISTAKES = [
         [
             (
                 "0.yaml:22:5: scope 'stripe.refund': unknown field 'tags'; there are allow, body, "
-                "delivery, deny, description, limits, max_ttl, query, reason, registries, risk, "
-                "service, websocket"
+                "delivery, deny, description, limits, max_ttl, on_behalf, query, reason, "
+                "registries, risk, service, websocket"
             )
         ],
     ),
