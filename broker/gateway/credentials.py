@@ -49,6 +49,7 @@ class Credentials:
             service.token_slots,
             asked_at + injection.fresh_for,
             scrub=route.upstream.scrub,
+            judged=route.behalf.listed,
         )
         if injection.fresh_for > 0:
             if len(self._known) >= _MOST:

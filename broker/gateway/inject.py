@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE, Field
+from broker.gateway.own_keys import PARAMETERS, is_key
 from broker.gateway.scrub import SHORTEST, scrubber
 from broker.gateway.slots import cookie_pairs
 from broker.gateway.trailers import read_trailers
@@ -75,12 +76,15 @@ _OWN_COOKIE: Final = re.compile(b'(?:%b)?|"(?:%b)?"' % ((_COOKIE_VALUE.pattern,)
 class Removal(NamedTuple):
     """Names of the agent's fields, cookies and query parameters that are not sent on.
 
-    All are as the laxest upstream may read them.
+    All are as the laxest upstream may read them. `parameters` are those of the service's own
+    credential; the agent's, `own_keys.PARAMETERS`, stay out as well. `judged` are names of fields
+    that go on though they are of a kind that does not, for policy has looked at them.
     """
 
     fields: frozenset[bytes]
     cookies: frozenset[bytes]
     parameters: frozenset[bytes]
+    judged: frozenset[bytes]
 
 
 class Credential:
@@ -88,8 +92,9 @@ class Credential:
 
     `fresh_until` is in seconds of the monotonic clock; `scrubber` finds the credential in
     responses, unless `scrub` is false; `signer` signs each request, if that is how the
-    credential is used. Raises `ProviderError` for an injection that would not
-    stay within the place it is written to, or that could not be told from other content.
+    credential is used; `judged` are fields that go on, see `Removal`. Raises `ProviderError` for an
+    injection that would not stay within the place it is written to, or that could not be told
+    from other content.
     """
 
     __slots__ = (
@@ -110,6 +115,7 @@ class Credential:
         fresh_until: float,
         *,
         scrub: bool = True,
+        judged: frozenset[bytes] = frozenset(),
     ) -> None:
         for name, value in injection.headers:
             reserved = twin(name.lower()) in _OF_THE_CONNECTION
@@ -152,6 +158,7 @@ class Credential:
                     *(signer.parameters if signer else ()),
                 )
             ),
+            judged=judged,
         )
 
     def __repr__(self) -> str:
@@ -225,9 +232,10 @@ def upstream_head(admission: Admission, credential: Credential) -> bytes:
         fields = request.fields.derived[removal] = _forwarded(request.fields, removal)
     target = route.base_path + admission.path
     query = request.query
-    if removal.parameters:
-        kept = without_parameters(query or b"", removal.parameters)
-        query = b"&".join(filter(None, (kept, credential.query)))
+    if query:
+        query = without_parameters(query, removal.parameters | PARAMETERS) or None
+    if credential.query:
+        query = b"&".join(filter(None, (query, credential.query)))
     if query is not None:
         target = b"%b?%b" % (target, query)
     lines = route.host_line + fields.lines + route.via
@@ -236,7 +244,7 @@ def upstream_head(admission: Admission, credential: Credential) -> bytes:
         cookies = b"; ".join(filter(None, (fields.cookies, credential.cookies)))
         if cookies:
             head += b"Cookie: %b\r\n" % cookies
-    elif not removal.parameters:
+    elif not credential.query:
         admission.forwarded = (removal, head)  # which holds no secret, then
     return head + credential.lines + b"\r\n"
 
@@ -299,10 +307,14 @@ def _trailers(fields: RequestFields, removal: Removal) -> frozenset[bytes]:
 def may_pass(field: Field, options: frozenset[bytes], removal: Removal) -> bool:
     """Tell whether a field of the agent's goes on; `options` are those of its Connection field."""
     alike = twin(field.key)
+    if alike in removal.fields:
+        return False
+    if alike in removal.judged:
+        return True  # even if the agent says that it is of the connection: it was judged as sent
     return not (
         alike in _ALWAYS
-        or alike in removal.fields
         or alike.startswith(b"x-forwarded-")
+        or is_key(alike)
         or field.key in options
         or (alike == b"cookie" and removal.cookies)
     )

@@ -467,6 +467,11 @@ async def test_p4_a_listed_tenant_is_there_and_on_record(gateway: GatewayBench) 
     assert (await gateway.call(b"GET", b"/api/v1/x", *own, token=token)).status == 200
     for lines in ((own[0],), (own[0], b"X-Tenant: c"), (own[0], b"X_Tenant: c", own[1])):
         assert (await gateway.call(b"GET", b"/api/v1/x", *lines, token=token)).status == 403
+    # Listed, it is sent as it was judged, though the agent says that it is of its connection.
+    hidden = (*own, b"Connection: X-Tenant, Impersonate-User")
+    assert (await gateway.call(b"GET", b"/api/v1/x", *hidden, token=token)).status == 200
+    assert gateway.upstream.last.all(b"x-tenant") == [b"a"]
+    assert gateway.upstream.last.all(b"impersonate-user") == [b"root"]
     # Nor after the body, where some would take it for a field of the head.
     chunked = (*own, b"Transfer-Encoding: chunked", b"Trailer: X-Tenant, X-Sum")
     async with gateway.connect() as connection:

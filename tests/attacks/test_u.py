@@ -74,6 +74,36 @@ async def test_u3_the_agents_own_credentials_are_removed(gateway: GatewayBench) 
 
 
 @pytest.mark.parametrize(
+    "line", [b"X-Api-Key: ", b"PRIVATE_TOKEN: ", b"X-Auth-Token: ", b"DD-API-KEY: ", b"X-Token: "]
+)
+@pytest.mark.parametrize("service", [b"api", b"basic", b"query", b"cookie"])
+async def test_u3_no_key_of_somebody_elses_goes_beside_ours(
+    gateway: GatewayBench, service: bytes, line: bytes
+) -> None:
+    """An agent was told to upload what it has with a key that it was given in a web page."""
+    kept = b"Idempotency-Key: 1"
+    assert (await gateway.call(b"POST", b"/%b/x" % service, line + MINE, kept)).status == 200
+    received = gateway.upstream.last
+    assert MINE not in received.head
+    assert received.all(b"idempotency-key") == [b"1"]
+
+
+@pytest.mark.parametrize("service", [b"api", b"keyed", b"query"])
+async def test_u3_nor_in_the_query(gateway: GatewayBench, service: bytes) -> None:
+    token = gateway.token()
+    for name in (b"access_token", b"API-Key", b"private%5ftoken", b"apikey[]", b"a;auth_token"):
+        target = b"/%b/x?page=2&%b=%b&q=%%20x" % (service, name, MINE)
+        assert (await gateway.call(b"GET", target, token=token)).status == 200
+    await gateway.call(b"GET", b"/%b/x?access_token=%b" % (service, MINE), token=token)
+    own = b"api_key=" + KEY.encode() if service == b"query" else b""
+    path = b"/x"
+    for received in gateway.upstream.requests[:-1]:
+        assert received.target == path + b"?" + b"&".join(filter(None, (b"page=2&q=%20x", own)))
+    assert gateway.upstream.last.target == (path + b"?" + own if own else path)
+    assert MINE not in gateway.upstream.bytes_received
+
+
+@pytest.mark.parametrize(
     "cookie",
     [
         b"session=%b",

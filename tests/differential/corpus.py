@@ -95,6 +95,9 @@ TYPES: Final = (
     b"Content-Type: application/json\r\nConnection: Content-Type",
 )  # fmt: skip
 
+OWN_KEY: Final = b"api_key=mine&"
+"""A parameter by which a request brings a key of the agent's own."""
+
 CONTROLLED: Final = (
     b"X-HTTP-Method-Override", b"X-HTTP-Method", b"X-Method-Override", b"X-Original-URL",
     b"X-Original-URI",

@@ -18,6 +18,7 @@ from tests.differential.corpus import (
     DECLARED,
     JUDGED,
     LENGTHS,
+    OWN_KEY,
     SEGMENTS,
     TRAILERS,
     TYPES,
@@ -131,7 +132,7 @@ def draft(random: Random, number: int, index: int) -> Draft:
     made.lines = [HOST, SLOTS[service], *random.sample(BENIGN, random.randint(0, 4))]
     random.shuffle(made.lines)
     if random.random() < 0.3:
-        made.query = random.choice([b"", b"a=1&b=%2e%2e%2f", b"q=[x]|/../y", b"api_key=mine&z=1"])
+        made.query = random.choice([b"", b"a=1&b=%2e%2e%2f", b"q=[x]|/../y", OWN_KEY + b"z=1"])
     if service == b"judged":
         _carry(random, made, random.choice(JUDGED), TYPES[0])
     elif method in {b"POST", b"PUT"}:

@@ -81,6 +81,10 @@ def test_a_scope_with_a_listed_value_passes_nothing_else(fields: list[tuple[byte
         assert set(fields) == {(b"x-org", b"a")}
 
 
+def test_a_key_that_is_listed_is_held_to_it() -> None:
+    assert problem(parse_behalf({"X-Auth-Email": "a@b.c"}), (b"x-auth-email", b"a@b.d")) is not None
+
+
 def test_a_slot_is_nobodys_name() -> None:
     rule = parse_behalf({"X-Api-Key": "a"})
     behalf = Behalf({"x": rule}, [b"X-API-Key"])
