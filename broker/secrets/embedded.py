@@ -1,7 +1,7 @@
 """The embedded store: secrets in one SQLite file, each version sealed with a key of its own.
 
 A row that was altered, or moved to another name or version, is found when the store is opened.
-Rows that were deleted, and a whole file put back from a copy, are not.
+Rows that were deleted, and a whole file put back from a copy before it is opened, are not.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from broker.errors import (
     StorageError,
     did_you_mean,
 )
+from broker.same_file import SameFile
 from broker.secrets.base import MAX_SECRET_BYTES, SecretValue
 from broker.secrets.envelope import Envelopes, Sealed
 from providers.base import Secret
@@ -104,6 +105,7 @@ class EmbeddedStore:
         self._clock: Final = clock
         self._lock: Final = threading.Lock()
         self._connection: Final = sqlite.open_database(path, _SCHEMA)
+        self._same: Final = SameFile(path)
         try:
             # What is deleted is overwritten, and not left in free pages.
             self._connection.execute("PRAGMA secure_delete = ON")
@@ -254,6 +256,7 @@ class EmbeddedStore:
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._lock:
+            self._same.require()  # what is stored from now on would be in the other file
             try:
                 yield self._connection
             except sqlite3.Error as error:

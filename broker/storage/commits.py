@@ -10,7 +10,7 @@ import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from broker.storage.same_file import SameFile
+from broker.same_file import SameFile
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from broker.errors import StorageError
-from broker.storage.same_file import SameFile
+from broker.same_file import SameFile
 from broker.storage.schema import explain
 
 if TYPE_CHECKING:

@@ -261,3 +261,23 @@ def test_a_write_that_fails_changes_nothing(path: Path, store: EmbeddedStore) ->
         store.put("a", Secret(b"2"))
     (listed,) = store.list()
     assert listed.versions == (1,)
+
+
+async def test_c3_a_store_in_its_place_is_noticed(path: Path, store: EmbeddedStore) -> None:
+    """What is rotated from then on is in the other file: the old value must not be used on."""
+    store.put("stripe", Secret(VALUE))
+    other = path.with_name("other.db")
+    with_more = EmbeddedStore(other, MASTER)
+    with_more.put("stripe", Secret(b"another value"))
+    with_more.close()
+    other.replace(path)
+    for work in (
+        lambda: store.read("stripe"),
+        lambda: store.rotate("stripe", Secret(b"a third value")),
+        store.list,
+    ):
+        with pytest.raises(StorageError, match=r"secrets\.db: is not the file any more") as refusal:
+            work()
+        assert "another value" not in str(refusal.value)
+    with pytest.raises(SecretUnavailable, match="start the broker anew"):
+        await EmbeddedBackend(store).read("stripe")

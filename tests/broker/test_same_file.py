@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.errors import StorageError
-from broker.storage.same_file import SameFile
+from broker.same_file import SameFile
 
 if TYPE_CHECKING:
     from pathlib import Path
