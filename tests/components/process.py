@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import random
 import resource
 import socket
@@ -16,20 +17,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _POLL: Final = 0.02
-_PORTS: Final = (20_000, 32_000)
+_PORTS: Final = range(20_000, 32_000)
+
+
+def _candidates() -> Iterator[int]:
+    """Yield the ports of this test process, again and again, beginning somewhere."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    mine = _PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+    first = random.randrange(len(mine))  # noqa: S311 - only to avoid other test runs
+    return itertools.cycle([*mine[first:], *mine[:first]])
+
+
+_candidate: Final = _candidates()
 
 
 def free_port() -> int:
     """Return a TCP port on 127.0.0.1 that nobody listens on.
 
     It is below the range from which systems take ports by themselves, so that no connection
-    and no other server gets it before whoever asked for it has bound it.
+    and no other server gets it before whoever asked for it has bound it. No other test process
+    is given it: two brokers with several workers could both bind it, and share what comes.
     """
-    while True:
-        port = random.randrange(*_PORTS)  # noqa: S311 - only to avoid other test runs
+    for port in _candidate:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
+    raise RuntimeError("there is no port left")
 
 
 def listening(port: int) -> bool:

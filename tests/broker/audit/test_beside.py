@@ -8,28 +8,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from broker.audit import trail as module
-from broker.audit.journal import Journal
 from broker.audit.trail import AuditTrail
 from broker.errors import AuditUnavailable
 from broker.repeated import RecordTemplate, RepeatedRecord
 from tests.broker.audit.test_trail import break_disk, eventually_heals, until
-from tests.broker.audit.trails import NOON, check, record, records, signing_key, trusted
+from tests.broker.audit.trails import NOON, check, record, records
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from broker.audit.journal import Journal
+
 TEMPLATES = {phase: RecordTemplate(record(phase=phase)) for phase in ("intent", "outcome")}
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "audit"
-
-
-@pytest.fixture
-def journal(directory: Path) -> Journal:
-    return Journal(directory, signing_key(), trusted(), clock=lambda: NOON)
 
 
 @pytest.fixture

@@ -29,11 +29,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "audit"
-
-
 hasty = pytest.mark.usefixtures("nothing_waits")
 
 

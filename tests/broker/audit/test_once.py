@@ -22,11 +22,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "audit"
-
-
 def _record(directory: Path, operation: str) -> None:
     record_once(directory, signing_key(), trusted(), record(operation=operation))
 

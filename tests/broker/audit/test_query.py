@@ -16,11 +16,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "audit"
-
-
-@pytest.fixture
 def journal(directory: Path) -> Iterator[Journal]:
     journal = open_journal(directory, rotation=Rotation(size=3000))
     yield journal

@@ -12,21 +12,11 @@ from broker.audit.segment import segment_path
 from broker.audit.sync import SyncUnavailable
 from broker.audit.trail import AuditTrail
 from broker.errors import AuditUnavailable, ConfigurationError
-from tests.broker.audit.trails import NOON, check, record, records, signing_key, trusted, write
+from tests.broker.audit.trails import check, record, records, signing_key, trusted, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
-
-
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "audit"
-
-
-@pytest.fixture
-def journal(directory: Path) -> Journal:
-    return Journal(directory, signing_key(), trusted(), clock=lambda: NOON)
 
 
 @pytest.fixture(params=["kernel", "thread"], autouse=True)
