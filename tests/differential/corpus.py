@@ -107,7 +107,8 @@ CONTROLLED: Final = (
     b"X-Host",
     b"True-Client-IP", b"X-Cluster-Client-IP", b"X-Envoy-Original-Path", b"Proxy-Authorization",
     b"Proxy-Connection", b"Proxy-Authenticate", b"Keep-Alive", b"TE", b"Trailer", b"HTTP2-Settings",
-    b"Upgrade", b"Expect", b"Connection",
+    b"Upgrade", b"Expect", b"Connection", b"X-Auth-Token", b"Private-Token", b"X-Consumer-ID",
+    b"Impersonate-User", b"Sudo", b"Stripe-Account",
 )  # fmt: skip
 """Fields that an agent may send and no service may see, however they are spelt."""
 
