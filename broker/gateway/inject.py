@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from broker.gateway.grammar import FIELD_NAME, FIELD_VALUE, Field
-from broker.gateway.own_keys import PARAMETERS, is_key
+from broker.gateway.own_keys import is_key
 from broker.gateway.scrub import SHORTEST, scrubber
 from broker.gateway.slots import cookie_pairs
 from broker.gateway.trailers import read_trailers
@@ -77,8 +77,8 @@ class Removal(NamedTuple):
     """Names of the agent's fields, cookies and query parameters that are not sent on.
 
     All are as the laxest upstream may read them. `parameters` are those of the service's own
-    credential; the agent's, `own_keys.PARAMETERS`, stay out as well. `judged` are names of fields
-    that go on though they are of a kind that does not, for policy has looked at them.
+    credential; the agent's (`own_keys.key_parameters`) stay out as well. `judged` are names of
+    fields that go on though they are of a kind that does not, for policy has looked at them.
     """
 
     fields: frozenset[bytes]
@@ -233,7 +233,7 @@ def upstream_head(admission: Admission, credential: Credential) -> bytes:
     target = route.base_path + admission.path
     query = request.query
     if query:
-        query = without_parameters(query, removal.parameters | PARAMETERS) or None
+        query = without_parameters(query, removal.parameters | route.keys) or None
     if credential.query:
         query = b"&".join(filter(None, (query, credential.query)))
     if query is not None:

@@ -22,11 +22,24 @@ _FIELDS: Final = frozenset(
     | {b"x-goog-iam-authorization-token", b"x-jfrog-art-api", b"x-parse-master-key"}
 )
 
-PARAMETERS: Final = frozenset(
-    {b"access_token", b"api_key", b"api_token", b"apikey", b"auth_token", b"job_token"}
-    | {b"oauth_token", b"private_token", b"session_token", b"subscription_key"}
+_PARAMETERS: Final = frozenset(
+    {b"access_token", b"accesstoken", b"api_key", b"api_token", b"apikey", b"auth_token"}
+    | {b"authtoken", b"job_token", b"oauth_token", b"private_token", b"session_token"}
+    | {b"subscription_key"}
 )
-"""Names of query parameters, as `inject.is_named` has them."""
+_PARAMETERS_THERE: Final = {
+    "googleapis.com": _PARAMETERS | {b"key"},
+    "slack.com": _PARAMETERS | {b"token"},
+}
+"""Where names that elsewhere mean anything hold a credential."""
+
+
+def key_parameters(host: str) -> frozenset[bytes]:
+    """Return names of query parameters by which a key goes to this host, as `inject` has them."""
+    for domain, names in _PARAMETERS_THERE.items():
+        if host == domain or host.endswith(f".{domain}"):
+            return names
+    return _PARAMETERS
 
 
 def is_key(name: bytes) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from broker.gateway.own_keys import key_parameters
 from broker.gateway.problems import Refusal
 from broker.model import Allow
 from broker.policy.matching import canonical_problem
@@ -43,6 +44,7 @@ class Route:
         "behalf",
         "host",
         "host_line",
+        "keys",
         "origins",
         "policy",
         "pool_key",
@@ -80,6 +82,7 @@ class Route:
         self.refusal = _PLAIN_HTTP if insecure else None
         self._allowed: dict[Asked, Allow] = {}
         self.behalf = policy.behalf(service.name)
+        self.keys = key_parameters(upstream.host)
 
     def judge(
         self, scopes: tuple[str, ...], method: bytes, path: bytes, query: bytes | None

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from broker.gateway.inject import may_pass, upstream_head, without_parameters
-from broker.gateway.own_keys import PARAMETERS
 from broker.gateway.problems import Refusal, too_large, unsignable
 from broker.gateway.websocket import REQUEST_LINES, Handshake
 from providers.signing import Outgoing, Unsignable
@@ -71,7 +70,7 @@ def outgoing(
     signable = _signable(request.fields, removal, signer)
     query = request.query
     if query:
-        query = without_parameters(query, removal.parameters | PARAMETERS) or None
+        query = without_parameters(query, removal.parameters | admission.route.keys) or None
     length, digest = request.fields.length, None
     if upload is None:
         length = 0

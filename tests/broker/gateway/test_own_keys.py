@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from broker.gateway.own_keys import is_key
+from broker.gateway.own_keys import is_key, key_parameters
 from broker.twins import twin
 
 # fmt: off
@@ -34,3 +34,14 @@ def test_a_credential_is_told_by_its_name(name: str) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_whatever_else_requests_need_is_none(name: str) -> None:
     assert not is_key(twin(name.lower().encode()))
+
+
+def test_some_names_hold_a_key_in_some_places_alone() -> None:
+    common = key_parameters("api.test")
+    assert {b"access_token", b"api_key", b"private_token"} <= common
+    assert not common & {b"key", b"token", b"page_token", b"q"}
+    for host in ("googleapis.com", "generativelanguage.googleapis.com"):
+        assert key_parameters(host) - common == {b"key"}
+    assert key_parameters("slack.com") - common == {b"token"}
+    for other in ("evilgoogleapis.com", "googleapis.com.evil.test"):
+        assert key_parameters(other) == common
