@@ -4,6 +4,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from broker.audit import trail as module
 from broker.errors import AuditUnavailable
@@ -529,6 +530,7 @@ async def crowded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     await trail.start()
     monkeypatch.setattr(module, "_GATHER_SECONDS", 3600.0)
     monkeypatch.setattr(module, "_BESIDE_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "_LAZY_SECONDS", 3600.0)
     async with gateway_bench(tmp_path, trail=trail) as bench:
         token = bench.token()
         bench.token = lambda *_, **__: token  # type: ignore[method-assign]
@@ -566,6 +568,12 @@ async def test_an_agent_that_hangs_up_before_its_answer_is_on_record_is_recorded
         await wire.send(crowded.head(b"GET", b"/api/gone"))
         await until(lambda: bool(crowded.upstream.requests[1:]))
         await asyncio.sleep(0.1)  # the answer is held
+    registry = CollectorRegistry()
+    registry.register(crowded.metrics)
+    errors = {"service": "api", "decision": "error", "status": ""}
+    await until(
+        lambda: registry.get_sample_value("broker_gateway_requests_total", errors) == 1,
+    )
     calls = (crowded.call(b"GET", b"/api/x") for _ in range(3))
     await asyncio.gather(*calls)
     found = by_path(await crowded.records())
