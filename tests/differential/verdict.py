@@ -246,7 +246,7 @@ def _without_own_keys(target: bytes) -> bytes:
 def _is_key(parameter: bytes) -> bool:
     name = unquote_to_bytes(parameter.partition(b"=")[0].replace(b"+", b" ")).lower()
     name = re.split(rb"[\[\0]", name)[0].strip()
-    return re.sub(rb"[ .-]", b"_", name) in {b"api_key", b"apikey"}
+    return re.sub(rb"[ .-]", b"_", name) in {b"access_token", b"api_key", b"apikey"}
 
 
 def _trace(
