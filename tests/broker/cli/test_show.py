@@ -40,6 +40,17 @@ def test_scopes(stripe: Commands) -> None:
     assert "and 2 more" in text
 
 
+def test_scopes_say_whom_requests_may_name(stripe: Commands) -> None:
+    (place,) = [one for one in stripe.files() if one.name == "stripe.yaml"]
+    allow = '    allow: ["GET /v1/**", "GET /v2/**"]\n'
+    assert allow in place.read_text()
+    listed = allow + "    on_behalf: {Stripe-Account: acct_1}\n"
+    place.write_text(place.read_text().replace(allow, listed, 1))
+    found = [item["on_behalf"] for item in stripe.ok("scopes", "--json").data]
+    assert sorted(found) == [[], [], [], ["stripe-account"]]
+    assert "on behalf of others by stripe-account" in stripe.ok("scopes").out
+
+
 def test_scopes_of_one_agent(stripe: Commands) -> None:
     (scope,) = stripe.ok("scopes", "--agent", "my-agent", "--json").data
     assert scope["name"] == "stripe.read"

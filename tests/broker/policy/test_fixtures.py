@@ -45,6 +45,21 @@ def test_passes_if_the_answer_is_as_expected(request_: str, expect: str) -> None
 
 
 @pytest.mark.parametrize(
+    ("headers", "expect"),
+    [
+        ("{Sudo: '7'}", '{decision: allow, rule: "GET /v1/**"}'),
+        ("{Sudo: '8'}", "{decision: deny, rule: on_behalf}"),
+        ("{Sudo: '7', As-User: '1'}", "{decision: deny, rule: on_behalf}"),
+        ("{Accept: a}", "{decision: deny, rule: on_behalf}"),
+    ],
+)
+def test_whom_a_request_names_is_looked_at(headers: str, expect: str) -> None:
+    text = changed('allow: ["GET /v1/**"]', 'allow: ["GET /v1/**"]\n    on_behalf: {Sudo: "7"}')
+    request = f"{{scope: stripe.read, method: GET, path: /v1/x, headers: {headers}}}"
+    assert run(request, expect, text).failures == ()
+
+
+@pytest.mark.parametrize(
     ("request_", "expect", "failure"),
     [
         ("{scope: stripe.read}", "{decision: deny}", "expected decision 'deny', got 'allow'"),
