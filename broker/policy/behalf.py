@@ -89,14 +89,12 @@ NOBODY: Final = BehalfRule({})
 class Behalf:
     """What all scopes of one service say of it; `rules` are theirs by name.
 
-    `listed` are the names of fields that any of them lists, without `slots`: these may hold the
-    task token, which is nobody's name.
+    `listed` are the names of fields that any of them lists.
     """
 
-    def __init__(self, rules: Mapping[str, BehalfRule], slots: Iterable[bytes]) -> None:
+    def __init__(self, rules: Mapping[str, BehalfRule]) -> None:
         self._rules: Final = rules
-        own = {twin(name.lower()) for name in slots}
-        self.listed: Final = frozenset(name for rule in rules.values() for name in rule.names - own)
+        self.listed: Final = frozenset(name for rule in rules.values() for name in rule.names)
 
     def named(self, fields: Iterable[tuple[bytes, bytes]]) -> Named:
         """Return those fields that say on whose behalf a request is, as `BehalfRule.names` do.

@@ -314,8 +314,7 @@ class Policy:
         found = self._behalves.get(service)
         if found is None:
             rules = {one.name: one.behalf for one in self._rules_of(self.scopes, service)}
-            slots = self.services[service].token_slots
-            found = self._behalves[service] = Behalf(rules, [slot.name for slot in slots])
+            found = self._behalves[service] = Behalf(rules)
         return found
 
     def _rules_of(self, scopes: Iterable[str], service: str) -> list[ScopeRules]:

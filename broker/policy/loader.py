@@ -13,7 +13,7 @@ from broker.policy.engine import Policy, PolicyParts
 from broker.policy.lint import advice
 from broker.policy.merging import merge, version_of
 from broker.policy.plugins import InstalledPlugins
-from broker.policy.scopes import build_scope, no_way_to, scope_fields
+from broker.policy.scopes import build_scope, scope_fields, unfit_for
 from broker.policy.services import build_service, plugin_of
 from broker.policy.source import Document
 
@@ -160,9 +160,7 @@ def _scopes(
             problems.append(place.problem(f"scope {name!r}: {message}"))
         elif fields.service in kinds:
             scope = build_scope(entry, fields, kinds[fields.service], problems)
-            problem = no_way_to(entry, fields, services.get(fields.service))
-            if problem is not None:
-                problems.append(problem)
+            problems.extend(unfit_for(entry, fields, services.get(fields.service)))
             if scope is not None:
                 scopes[name] = scope
     return scopes

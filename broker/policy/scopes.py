@@ -13,6 +13,7 @@ from broker.policy.matching import ScopeRules
 from broker.policy.overlap import covers
 from broker.policy.query import METHOD_NAMES, QueryRule
 from broker.policy.templates import parse_templates
+from broker.twins import twin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,9 +92,27 @@ def build_scope(
     return BuiltScope(scope, rules, template if template.names else None)
 
 
-def no_way_to(entry: Entry, fields: ScopeFields, service: Service | None) -> Problem | None:
+def unfit_for(entry: Entry, fields: ScopeFields, service: Service | None) -> Iterator[Problem]:
+    """Yield what is wrong with a scope that is right by itself, but not for its service."""
+    if service is None:
+        return
+    if problem := _no_way_to(entry, fields, service):
+        yield problem
+    # Authorization may never be listed; a key in the query or in a cookie is no header field.
+    keys = {twin(slot.name) for slot in service.token_slots if slot.kind == "header"}
+    listed = entry.node.at(["on_behalf"]) if fields.on_behalf else None
+    for name, place in listed.keys.items() if listed else ():
+        if twin(name.lower().encode()) in keys:
+            yield place.problem(
+                f"scope {entry.name!r}, on_behalf: {name} holds the task token, in whose place the "
+                f"gateway writes the key of service {service.name!r}; it names nobody, so leave it "
+                "out"
+            )
+
+
+def _no_way_to(entry: Entry, fields: ScopeFields, service: Service) -> Problem | None:
     """Return what is wrong with a scope whose service the gateway has no way to call."""
-    if service is None or service.upstream is not None or "proxy" not in fields.delivery:
+    if service.upstream is not None or "proxy" not in fields.delivery:
         return None
     if not service.plugin.http_rules or "proxy" not in service.plugin.deliveries:
         return None  # such a scope allows nothing there, which is said elsewhere

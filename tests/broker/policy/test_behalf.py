@@ -31,7 +31,7 @@ OWN = [
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_is_named_by_each_of_these(name: bytes) -> None:
-    nobody = Behalf({"x": NOBODY}, ())
+    nobody = Behalf({"x": NOBODY})
     for spelling in (name, name.replace(b"-", b"_"), name.replace(b"-", b".")):
         assert names_another(spelling.lower())
         named = nobody.named([(spelling.lower(), b"root")])
@@ -41,11 +41,11 @@ def test_another_is_named_by_each_of_these(name: bytes) -> None:
 
 def test_nobody_is_named_by_what_requests_have_anyway() -> None:
     fields = [(name.lower(), b"root") for name in OWN]
-    assert Behalf({"x": NOBODY}, ()).named(fields) == ()
+    assert Behalf({"x": NOBODY}).named(fields) == ()
 
 
 def problem(rule: BehalfRule, *fields: tuple[bytes, bytes]) -> str | None:
-    behalf = Behalf({"x": rule}, ())
+    behalf = Behalf({"x": rule})
     named = behalf.named(fields)
     told = behalf.why_not(("x",), named)
     assert (behalf.able(("x",), named) == ("x",)) is (told is None)
@@ -89,14 +89,8 @@ def test_a_key_that_is_listed_is_held_to_it() -> None:
     assert problem(parse_behalf({"X-Auth-Email": "a@b.c"}), (b"x-auth-email", b"a@b.d")) is not None
 
 
-def test_a_slot_is_nobodys_name() -> None:
-    rule = parse_behalf({"X-Api-Key": "a"})
-    behalf = Behalf({"x": rule}, [b"X-API-Key"])
-    assert behalf.named([(b"x-api-key", b"the task token")]) == ()
-
-
 def test_scopes_of_other_services_say_nothing() -> None:
-    behalf = Behalf({"x": parse_behalf({"Sudo": {"any": True}})}, ())
+    behalf = Behalf({"x": parse_behalf({"Sudo": {"any": True}})})
     named = behalf.named([(b"sudo", b"1")])
     assert behalf.able(("y", "x"), named) == ("x",)
     assert behalf.why_not(("y", "x"), named) is None

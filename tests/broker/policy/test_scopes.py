@@ -120,6 +120,35 @@ def test_what_the_gateway_has_no_way_to_does_not_load(delivery: str) -> None:
     assert "for service 'db' has no base_url; write delivery: [credential]" in str(refusal.value)
 
 
+KEYED = """
+services:
+  shop:
+    provider: http_api
+    base_url: https://shop.example
+    credential: {type: %s, secret: "env:SHOP"%s}
+scopes:
+  shop.read:
+    service: shop
+    allow: ["GET /**"]
+    on_behalf: {%s: a}
+"""
+
+
+@pytest.mark.parametrize("name", ["X-Api-Key", "x_api-KEY"])
+def test_the_field_of_the_services_own_key_names_nobody(name: str) -> None:
+    (found,) = problems(KEYED % ("header", ", name: X-API-Key", name))
+    assert found == (
+        f"0.yaml:11:17: scope 'shop.read', on_behalf: {name} holds the task token, in whose place "
+        "the gateway writes the key of service 'shop'; it names nobody, so leave it out"
+    )
+
+
+@pytest.mark.parametrize("kind", ["query", "cookie"])
+def test_a_key_elsewhere_leaves_the_field_of_its_name_free(kind: str) -> None:
+    loaded = policy(KEYED % (kind, ", name: x-api-key", "X-Api-Key"))
+    assert loaded.behalf("shop").listed == {b"x-api-key"}
+
+
 def test_registries_are_named_where_somebody_gets_the_credential() -> None:
     text = CLOUD_SCOPE + "    registries: [ghcr.io, 'registry.example:5000']\n"
     assert policy(text).scopes["cloud.use"].registries == ("ghcr.io", "registry.example:5000")
