@@ -272,9 +272,7 @@ class Authorization:
         self._limited = any(one is not None for one in limits)
         self._quotas.clear()
         self._routes = {
-            service.name.encode(): Route(
-                policy, service, service.upstream, self._resource.pseudonym
-            )
+            service.name.encode(): Route(policy, service, service.upstream, self._resource)
             for service in policy.services.values()
             if service.upstream is not None
         }

@@ -34,7 +34,12 @@ _HOP_BY_HOP: Final = frozenset(
 _MISLEADING: Final = frozenset({b"alt-svc", b"broker-error"})
 """`Alt-Svc` would send the agent past the gateway; `Broker-Error` is the broker's own word."""
 
-_OF_THE_UPSTREAM: Final = frozenset({b"content-location", b"location", b"set-cookie"})
+_OF_THE_UPSTREAM: Final = frozenset(
+    {b"content-location", b"link", b"location", b"set-cookie"}
+    # Where an operation's state is to be had (Azure), and where an upload goes (Google).
+    | {b"azure-asyncoperation", b"operation-location", b"x-goog-upload-url"}
+    | {b"x-goog-upload-control-url"}
+)
 """Fields that speak of the upstream's address or sessions, and have to be translated."""
 
 _UNLIKE_ASCII: Final = re.compile(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from broker.gateway.own_keys import key_parameters
 from broker.gateway.problems import Refusal
@@ -10,7 +11,7 @@ from broker.model import Allow
 from broker.policy.matching import canonical_problem
 
 if TYPE_CHECKING:
-    from broker.gateway.base import PolicySnapshot
+    from broker.gateway.base import PolicySnapshot, Resource
     from broker.model import Decision, Service
     from broker.policy.body import Content, NeedsBody
     from providers.base import Upstream
@@ -32,9 +33,10 @@ _PLAIN_HTTP: Final = Refusal(
 class Route:
     """The way to one service.
 
-    `origins` are the spellings of the upstream's origin; `pool_key` is all that decides whether
-    a connection made for one service will do for another; `via` is the line that says that the
-    gateway, by this name, has sent a request on; `secure` is true where there is TLS on it;
+    `origin` and `prefix` are what the addresses of its resources begin with at the gateway, as
+    agents know that; `origins` are the spellings of the upstream's origin. `pool_key` is all that
+    decides whether a connection made for one service will do for another; `via` is the line that
+    says that the gateway has sent a request on; `secure` is true where there is TLS on it;
     `refusal` is why none of its requests is let through, if there is a reason.
     """
 
@@ -45,6 +47,7 @@ class Route:
         "host",
         "host_line",
         "keys",
+        "origin",
         "origins",
         "policy",
         "pool_key",
@@ -58,7 +61,11 @@ class Route:
     )
 
     def __init__(
-        self, policy: PolicySnapshot, service: Service, upstream: Upstream, via: bytes = b""
+        self,
+        policy: PolicySnapshot,
+        service: Service,
+        upstream: Upstream,
+        gateway: Resource | None = None,
     ) -> None:
         host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
         default = upstream.port == _DEFAULT_PORTS[upstream.scheme]
@@ -69,9 +76,11 @@ class Route:
         self.service = service
         self.upstream = upstream
         self.slots = service.token_slots
-        self.prefix = b"/" + service.name.encode()
+        known_as = urlsplit(gateway.url if gateway else "")
+        self.origin = f"{known_as.scheme}://{known_as.netloc}".encode() if gateway else b""
+        self.prefix = f"{known_as.path.rstrip('/')}/{service.name}".encode()
         self.base_path = upstream.base_path
-        self.via = b"Via: 1.1 %b\r\n" % via if via else b""
+        self.via = b"Via: 1.1 %b\r\n" % gateway.pseudonym if gateway else b""
         self.host = authority.encode()
         self.host_line = b"Host: %b\r\n" % self.host
         self.origins = tuple(f"{upstream.scheme}://{name}".encode() for name in names)

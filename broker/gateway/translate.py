@@ -1,12 +1,15 @@
 """Translate what a response says of the upstream's address and sessions to the gateway's.
 
 A redirect is returned, never followed. One that leads back to the same service leads through
-the gateway again, so that the agent does not take its task token to the upstream itself; a
-cookie is bound to the service's own path, so that a client does not carry it to another.
+the gateway again, so that the agent does not take its task token to the upstream itself, and so
+does each place where a client goes on: the next page, an upload, an operation that is under way.
+A cookie is bound to the service's own path, so that a client does not carry it to another.
 """
 
 from __future__ import annotations
 
+import re
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from broker.gateway.inject import is_named, without_parameters
@@ -19,16 +22,24 @@ if TYPE_CHECKING:
     from broker.gateway.route import Route
 
 _TRANSLATED: Final = frozenset({b"domain", b"path"})
+_RELATIVE: Final = frozenset({b"content-location", b"location"})
+"""Fields that every client resolves against the address that it has asked."""
+
+_TARGET: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|<([^<>"]*+)>', re.DOTALL)
+"""A quoted string, closed or not, or the target of a link (RFC 8288, 3)."""
 
 
 def translate(fields: tuple[Field, ...], route: Route, credential: Credential) -> bytes:
     """Return the lines of the fields that speak of the upstream, as the agent may see them."""
     lines = []
     for field in fields:
+        value: bytes | None
         if field.key == b"set-cookie":
             value = _cookie(field.value, route, credential)
+        elif field.key == b"link":
+            value = _TARGET.sub(partial(_link, route, credential), field.value)
         else:
-            value = _location(field.value, route, credential)
+            value = _reference(field.value, route, credential, whole=field.key not in _RELATIVE)
         # What shows the credential even so is for nobody's eyes.
         if value is not None and not credential.shows(value):
             lines.append(field._replace(value=value).line())
@@ -49,22 +60,35 @@ def agent_lines(
     return lines
 
 
-def _location(value: bytes, route: Route, credential: Credential) -> bytes:
+def _link(route: Route, credential: Credential, match: re.Match[bytes]) -> bytes:
+    target: bytes | None = match[1]
+    if target is None:
+        return match[0]
+    return b"<%b>" % _reference(target, route, credential, whole=True)
+
+
+def _reference(value: bytes, route: Route, credential: Credential, *, whole: bool) -> bytes:
+    """Return where a URI-reference of the upstream leads from the agent.
+
+    What names the upstream's origin names the gateway's, if it should be `whole`; otherwise it is
+    a path, so that it holds whatever name the agent has for the gateway.
+    """
     target, hash_mark, fragment = value.partition(b"#")
     path, mark, query = target.partition(b"?")
     if mark and credential.removal.parameters:
         query = without_parameters(query, credential.removal.parameters)
         mark = b"?" if query else b""
-    path = _without_origin(path, route)
-    if path.startswith(b"/") and not path.startswith(b"//"):
-        path = _through_gateway(path, route)
+    local = _without_origin(path, route)
+    origin = route.origin if whole and local is not path else b""
+    if local.startswith(b"/") and not local.startswith(b"//"):
+        path = _through_gateway(local, route, origin)
     return path + mark + query + hash_mark + fragment
 
 
-def _through_gateway(path: bytes, route: Route) -> bytes:
+def _through_gateway(path: bytes, route: Route, origin: bytes = b"") -> bytes:
     base = route.base_path
     if path.startswith(base) and path[len(base) : len(base) + 1] in {b"", b"/"}:
-        return route.prefix + (path[len(base) :] or b"/")
+        return origin + route.prefix + (path[len(base) :] or b"/")
     # Beyond the service's base path: the agent is told where, and has no way there.
     return route.origins[0] + path
 

@@ -1,4 +1,4 @@
-"""A vendor's API on 127.0.0.1: what OpenAI's and Stripe's clients need of one, and a record.
+"""A vendor's API on 127.0.0.1: what OpenAI's, Stripe's and GitHub's clients need, and a record.
 
 It refuses every call without the key, as the vendors do, and remembers each request, so that
 a test can say what arrived and what did not.
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 WORDS: Final = ("Keys", " stay", " home", ".")
 """What the chat completion says; one server-sent event each where it is streamed."""
+
+REPOSITORY: Final = "/repos/acme/shop"
+PAGES: Final = 3
 
 _PATIENCE: Final = 20.0
 
@@ -91,9 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.api.requests.append(Received(self.command, self.path, headers, body))
-        expected = f"Bearer {self.server.api.key}"
+        scheme, _, key = headers.get("authorization", "").partition(" ")
         route = routes.get(urlsplit(self.path).path)
-        if not hmac.compare_digest(headers.get("authorization", ""), expected):
+        if scheme not in {"Bearer", "token"} or not hmac.compare_digest(key, self.server.api.key):
             self._refuse(HTTPStatus.UNAUTHORIZED, "Invalid API Key provided")
         elif route is None:
             self._refuse(HTTPStatus.NOT_FOUND, f"Unrecognized request URL ({self.command})")
@@ -103,9 +106,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(self, status: HTTPStatus, message: str) -> None:
         self._answer({"error": {"type": "invalid_request_error", "message": message}}, status)
 
-    def _answer(self, document: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _answer(
+        self, document: Any, status: HTTPStatus = HTTPStatus.OK, link: str | None = None
+    ) -> None:
         content = json.dumps(document).encode()
         self.send_response(status)
+        if link is not None:
+            self.send_header("Link", link)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
@@ -115,6 +122,16 @@ class _Handler(BaseHTTPRequestHandler):
         query = parse_qs(urlsplit(self.path).query)
         charges = [_charge(number) for number in range(int(query.get("limit", ["1"])[0]))]
         self._answer({"object": "list", "url": "/v1/charges", "has_more": False, "data": charges})
+
+    def _list_issues(self, _: bytes) -> None:
+        """Answer a page of issues as GitHub does: what follows is under another path (RFC 8288)."""
+        page = int(parse_qs(urlsplit(self.path).query).get("page", ["1"])[0])
+        link = None
+        if page < PAGES:
+            there = f"{self.server.api.url}/repositories/7/issues?page="
+            link = f'<{there}{page + 1}>; rel="next", <{there}{PAGES}>; rel="last"'
+        issue = {"number": page, "title": f"Issue {page}", "url": f"{REPOSITORY}/issues/{page}"}
+        self._answer([issue], link=link)
 
     def _create_refund(self, body: bytes) -> None:
         form = parse_qs(body.decode())
@@ -163,7 +180,11 @@ def _completion(kind: str, choice: dict[str, Any]) -> dict[str, Any]:
     return {"id": "c_1", "object": kind, "created": 1, "model": "m", "choices": [choice]}
 
 
-_READS: Final = {"/v1/charges": _Handler._list_charges}
+_READS: Final = {
+    "/v1/charges": _Handler._list_charges,
+    f"{REPOSITORY}/issues": _Handler._list_issues,
+    "/repositories/7/issues": _Handler._list_issues,
+}
 _WRITES: Final = {
     "/v1/chat/completions": _Handler._complete_chat,
     "/v1/refunds": _Handler._create_refund,

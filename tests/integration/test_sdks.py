@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import github
 import openai
 import pytest
 import stripe
 
-from tests.fakes.vendor_api import WORDS, VendorApi, vendor_api
+from tests.fakes.vendor_api import PAGES, REPOSITORY, WORDS, VendorApi, vendor_api
 from tests.integration.running_broker import BrokerHome, RunningBroker, running_broker
 
 if TYPE_CHECKING:
@@ -45,7 +46,16 @@ services:
     ca_file: {ca_file}
     allow_private: true
     credential: {{type: bearer, secret: "embedded:vendor"}}
+  github:
+    provider: http_api
+    base_url: {vendor}
+    ca_file: {ca_file}
+    allow_private: true
+    credential: {{type: header, name: Authorization, prefix: "token ", secret: "embedded:vendor"}}
 scopes:
+  github.issues:
+    service: github
+    allow: ["GET /repos/acme/shop/issues", "GET /repositories/7/issues"]
   openai.chat:
     service: openai
     allow: ["POST /chat/completions"]
@@ -57,7 +67,7 @@ agents:
     trust:
       - source: ci
         claims: {{sub: workload}}
-    scopes: [openai.chat, stripe.refund]
+    scopes: [github.issues, openai.chat, stripe.refund]
 """
 
 
@@ -86,7 +96,7 @@ def broker(
 @pytest.fixture
 def task_token(broker: RunningBroker, oidc_issuer: OidcIssuer) -> str:
     proof = oidc_issuer.token(broker.home.control_url)
-    return broker.task_token(proof, "openai.chat stripe.refund")
+    return broker.task_token(proof, "github.issues openai.chat stripe.refund")
 
 
 @pytest.fixture
@@ -112,7 +122,7 @@ def only_the_key_arrives(vendor: VendorApi, task_token: str) -> Iterator[None]:
     yield
     assert vendor.requests
     for request in vendor.requests:
-        assert request.headers["authorization"] == f"Bearer {KEY}"
+        assert request.headers["authorization"] in {f"Bearer {KEY}", f"token {KEY}"}
         assert task_token not in repr(request)
 
 
@@ -166,3 +176,20 @@ def test_stripe_tells_a_refusal_as_the_brokers_own(
     assert "allowed: GET /v1/charges, POST /v1/refunds" in str(refusal.value)
     assert (refusal.value.headers or {})["Broker-Error"] == "policy_denied"
     assert len(vendor.requests) == 1
+
+
+def test_github_goes_from_page_to_page(
+    broker: RunningBroker, task_token: str, vendor: VendorApi
+) -> None:
+    with github.Github(
+        base_url=f"{broker.home.gateway_url}/github",
+        auth=github.Auth.Token(task_token),
+        lazy=True,
+        retry=None,
+    ) as client:
+        issues = list(client.get_repo("acme/shop").get_issues())
+    assert [issue.number for issue in issues] == list(range(1, PAGES + 1))
+    assert [request.path for request in vendor.requests] == [
+        f"{REPOSITORY}/issues",
+        *(f"/repositories/7/issues?page={page}" for page in range(2, PAGES + 1)),
+    ]

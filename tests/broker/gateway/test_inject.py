@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from broker.gateway.authorize import Admission
+from broker.gateway.base import Resource
 from broker.gateway.inject import Credential, upstream_head, without_parameters
 from broker.gateway.limits import GatewayLimits
 from broker.gateway.request import Request, RequestReader
@@ -378,7 +379,8 @@ def test_whether_trailers_are_taken_is_passed_on_for_the_next_hop() -> None:
 def test_the_next_hop_learns_who_sent_it() -> None:
     service = POLICY.services["api"]
     assert service.upstream is not None
-    route = Route(POLICY, service, service.upstream, b"broker-me")
+    gateway = Resource("https://gateway.test", "https://broker.test")
+    route = Route(POLICY, service, service.upstream, gateway)
     head = b"GET /api/x HTTP/1.1\r\nHost: g\r\nVia: 1.0 fred\r\nConnection: Via2\r\n\r\n"
     request = RequestReader(GatewayLimits()).read(head)
     assert isinstance(request, Request)
@@ -386,4 +388,4 @@ def test_the_next_hop_learns_who_sent_it() -> None:
     credential = Credential(INJECTIONS["api"], route.slots, 0.0)
     for _ in range(2):  # remembered, the second time
         lines = upstream_head(admission, credential).split(b"\r\n")
-        assert lines[2:4] == [b"Via: 1.0 fred", b"Via: 1.1 broker-me"]
+        assert lines[2:4] == [b"Via: 1.0 fred", b"Via: 1.1 " + gateway.pseudonym]

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from broker.gateway.base import Resource
 from broker.gateway.grammar import Field
 from broker.gateway.inject import Credential
 from broker.gateway.route import Route
@@ -13,10 +16,10 @@ WHERE = "base_url: https://api.test/base/v2"
 POLICY = policy(policy_text(WHERE), 443)
 
 
-def route(name: str) -> Route:
+def route(name: str, gateway: str = "https://gateway.test") -> Route:
     service = POLICY.services[name]
     assert service.upstream is not None
-    return Route(POLICY, service, service.upstream)
+    return Route(POLICY, service, service.upstream, Resource(gateway, "https://broker.test"))
 
 
 BEARER = Injection(headers=((b"Authorization", Secret(b"Bearer " + KEY.encode())),))
@@ -60,6 +63,85 @@ def test_a_redirect_to_the_service_leads_through_the_gateway(location: bytes, se
     assert translated(b"Content-Location: " + location) == b"Content-Location: %b\r\n" % seen
 
 
+LINKS = [
+    (b"", b""),
+    (b"<>", b"<>"),
+    (b'<x?page=2>; rel="next"', b'<x?page=2>; rel="next"'),
+    (b'</base/v2/x?page=2>; rel="next"', b'</api/x?page=2>; rel="next"'),
+    (b"<https://api.test/base/v2/x?y#z>", b"<https://gateway.test/api/x?y#z>"),
+    (b"<HTTPS://api.test:443/base/v2>", b"<https://gateway.test/api/>"),
+    (
+        b'<https://api.test/base/v2/x?page=2>; rel="next", <https://api.test/base/v2/x>; rel=first',
+        b'<https://gateway.test/api/x?page=2>; rel="next", <https://gateway.test/api/x>; rel=first',
+    ),
+    (b"<https://api.test/login>", b"<https://api.test/login>"),
+    (b"<https://api.test.evil.test/base/v2/x>", b"<https://api.test.evil.test/base/v2/x>"),
+    (b"<//api.test/base/v2/x>", b"<//api.test/base/v2/x>"),
+    (b"<https://cdn.test/x>; rel=preload", b"<https://cdn.test/x>; rel=preload"),
+    (
+        b'</base/v2/a>; title="see \\"</base/v2/b>\\""; rel=next, </base/v2/c>',
+        b'</api/a>; title="see \\"</base/v2/b>\\""; rel=next, </api/c>',
+    ),
+    (b'"unclosed </base/v2/x>', b'"unclosed </base/v2/x>'),
+    (b'"\\', b'"\\'),
+    (b"</base/v2/x", b"</base/v2/x"),
+    (b"</base</base/v2/x>", b"</base</api/x>"),
+]
+
+
+@pytest.mark.parametrize(("link", "seen"), LINKS)
+def test_the_next_page_is_had_through_the_gateway(link: bytes, seen: bytes) -> None:
+    assert translated(b"Link: " + link) == b"Link: %b\r\n" % seen
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"<", b">", b'"', b"\\", b";", b",", b" ", b"x", b"?", b"#", b"/base/v2"])
+    )
+)
+def test_what_is_no_target_of_a_link_stays_as_it_is(parts: list[bytes]) -> None:
+    link = b"".join(parts)
+    seen = translated(b"Link: " + link).removeprefix(b"Link: ").removesuffix(b"\r\n")
+    assert seen.replace(b"/api/", b"/base/v2/").replace(
+        b"/base/v2/>", b"/base/v2>"
+    ) == link.replace(b"/base/v2/>", b"/base/v2>")
+
+
+def test_hostile_links_are_read_in_linear_time() -> None:
+    for piece in (b'"', b'\\"', b"<", b"<x", b'<"', b"</base/v2/x>"):
+        link = b'"' + piece * 20_000
+        assert translated(b"Link: " + link)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Azure-AsyncOperation",
+        b"Operation-Location",
+        b"X-Goog-Upload-URL",
+        b"x-goog-upload-control-url",
+    ],
+)
+def test_where_a_client_goes_on_it_goes_through_the_gateway(name: bytes) -> None:
+    there = translated(name + b": https://api.test/base/v2/x?y")
+    assert there == name + b": https://gateway.test/api/x?y\r\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "seen"),
+    [
+        (b"Location: https://api.test/base/v2/x", b"Location: /deep/gw/api/x\r\n"),
+        (b"Link: <https://api.test/base/v2/x>", b"Link: <https://gw.test/deep/gw/api/x>\r\n"),
+        (b"Set-Cookie: a=b; Path=/base/v2/x", b"Set-Cookie: a=b; Path=/deep/gw/api/x\r\n"),
+    ],
+)
+def test_a_gateway_may_be_a_part_of_a_site(line: bytes, seen: bytes) -> None:
+    key, _, value = line.partition(b": ")
+    way = route("api", "https://gw.test/deep/gw")
+    lines = translate((Field(key.lower(), key, value),), way, Credential(BEARER, way.slots, 0.0))
+    assert lines == seen
+
+
 @pytest.mark.parametrize(
     ("location", "seen"),
     [
@@ -70,6 +152,7 @@ def test_a_redirect_to_the_service_leads_through_the_gateway(location: bytes, se
 )
 def test_the_credential_is_taken_out_of_a_redirect(location: bytes, seen: bytes) -> None:
     assert translated(b"Location: " + location, "query", QUERY) == b"Location: %b\r\n" % seen
+    assert translated(b"Link: <%b>" % location, "query", QUERY) == b"Link: <%b>\r\n" % seen
 
 
 @pytest.mark.parametrize(
@@ -81,6 +164,7 @@ def test_the_credential_is_taken_out_of_a_redirect(location: bytes, seen: bytes)
         b"Location: /x#" + KEY.encode(),
         b"Location: /x?t=" + b"".join(b"%%%02X" % byte for byte in KEY.encode()),
         b"Set-Cookie: a=" + KEY.encode(),
+        b"Link: </base/v2/x>; title=" + KEY.encode(),
     ],
 )
 def test_what_shows_the_credential_even_so_is_dropped(line: bytes) -> None:
