@@ -47,7 +47,7 @@ def client(
     """
     guard = _Guard(allow_private=allow_private, allow_loopback_http=allow_loopback_http)
     return httpx.AsyncClient(
-        verify=_public_authorities() if ca_file is None else _authorities(ca_file),
+        verify=_public_authorities() if ca_file is None else authorities(ca_file),
         trust_env=False,
         follow_redirects=False,
         timeout=httpx.Timeout(timeout),
@@ -121,7 +121,8 @@ def _public_authorities() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _authorities(ca_file: str) -> ssl.SSLContext:
+def authorities(ca_file: str) -> ssl.SSLContext:
+    """Return what trusts the authorities in a PEM file; raise `ConfigurationError` without any."""
     try:
         return ssl.create_default_context(cafile=ca_file)
     except OSError as error:  # ssl.SSLError is one

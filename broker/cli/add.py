@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -14,7 +15,6 @@ from broker.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from broker.keys.sealing import MasterKey
     from broker.settings import Settings
@@ -52,10 +52,18 @@ BaseUrlOption = Annotated[
     str | None, typer.Option(metavar="URL", help="Add the API at this URL instead.")
 ]
 CredentialOption = Annotated[
-    str, typer.Option(metavar="KIND", help=f"How that API wants its key: {_CREDENTIALS}.")
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        help=f"How the API at --base-url wants its key: {_CREDENTIALS}; default: bearer.",
+    ),
 ]
 AllowPrivateOption = Annotated[
-    bool, typer.Option("--allow-private", metavar="", help="That API has a private address.")
+    bool, typer.Option("--allow-private", metavar="", help="It has a private address.")
+]
+CaFileOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Trust the authorities in this PEM file, and no others."),
 ]
 InsecureHttpOption = Annotated[
     bool, typer.Option("--insecure-http", metavar="", help="Send its key over plain http.")
@@ -94,7 +102,8 @@ def add(  # noqa: PLR0913 - each is an option
     secret_stdin: SecretStdinOption = False,
     vault: VaultOption = None,
     base_url: BaseUrlOption = None,
-    credential: CredentialOption = "bearer",
+    credential: CredentialOption = None,
+    ca_file: CaFileOption = None,
     allow_private: AllowPrivateOption = False,
     insecure_http: InsecureHttpOption = False,
     home: output.HomeOption = None,
@@ -112,12 +121,11 @@ def add(  # noqa: PLR0913 - each is an option
     keys = open_keys(settings)
     service = rename or name
     require_name("a service", service)
-    if base_url is None:
-        entry = catalogue.load(name)
-    else:
-        switches = {"allow_private": allow_private, "insecure_http": insecure_http}
-        chosen = [switch for switch, on in switches.items() if on]
-        entry = catalogue.any_api(name, base_url, credential, chosen)
+    entry = _entry(name, base_url, credential)
+    switches = {"allow_private": allow_private, "insecure_http": insecure_http}
+    entry = entry.reached({switch: True for switch, on in switches.items() if on})
+    if ca_file is not None:
+        entry = entry.reached({"ca_file": _trusted(ca_file)})
     addition = Addition(
         service=service,
         entry=entry,
@@ -128,6 +136,27 @@ def add(  # noqa: PLR0913 - each is an option
     )
     path = _write(settings, keys.master, addition, ask=vault is None, from_stdin=secret_stdin)
     output.emit(_summary(settings, addition, path), lambda: _tell(settings, addition, path), json)
+
+
+def _entry(name: str, base_url: str | None, credential: str | None) -> catalogue.Entry:
+    if base_url is not None:
+        return catalogue.any_api(name, base_url, credential or "bearer")
+    entry = catalogue.load(name)
+    if credential is not None:
+        raise ConfigurationError(
+            f"--credential: the catalogue says how {entry.title} wants its key; leave it out, or "
+            "say with --base-url where another API is"
+        )
+    return entry
+
+
+def _trusted(ca_file: Path) -> str:
+    """Return a CA file's absolute path; raise `ConfigurationError` if it holds no certificate."""
+    from broker.http import authorities
+
+    path = str(ca_file.resolve())
+    authorities(path)
+    return path
 
 
 def _write(

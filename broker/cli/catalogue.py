@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from broker.errors import ConfigurationError, did_you_mean
 from broker.resources import data_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 _PLACEHOLDER: Final = re.compile(r"<([a-z_.]+)>")
+_BASE_URL: Final = re.compile(r"^    base_url: .*\n", re.MULTILINE)
 
 _ANY_API: Final = """\
 services:
@@ -25,7 +26,7 @@ services:
     provider: http_api
     base_url: <base_url>
     credential: {<credential>, secret: "<secret.key>"}
-<exceptions>
+
 # What the API's paths mean is known to you alone: narrow these rules to what agents need.
 scopes:
   <name>.read:
@@ -104,6 +105,11 @@ class Entry:
         secrets = {f"secret.{name}": reference for name, reference in references.items()}
         return fill(self.template, {"name": service, **secrets, **parameters})
 
+    def reached(self, how: Mapping[str, str | bool]) -> Entry:
+        """Return the entry with more said of how its service is reached (`allow_private`, ...)."""
+        lines = "".join(f"    {name}: {_quoted(value)}\n" for name, value in how.items())
+        return replace(self, template=_BASE_URL.sub(lambda match: match[0] + lines, self.template))
+
 
 def fill(text: str, values: Mapping[str, str]) -> str:
     """Return `text` with each `<name>` that `values` has replaced, and others left alone."""
@@ -136,11 +142,10 @@ def load(name: str) -> Entry:
     return _entry(name, yaml.load(about, Loader=loader), template)  # noqa: S506 - both are safe
 
 
-def any_api(name: str, base_url: str, credential: str, exceptions: Iterable[str] = ()) -> Entry:
+def any_api(name: str, base_url: str, credential: str) -> Entry:
     """Return an entry for an API that is not in the catalogue.
 
-    `credential` is `bearer`, `header:X-Api-Key`, `basic:USER`, `query:NAME` or `cookie:NAME`;
-    `exceptions` are switches of the service such as `allow_private`.
+    `credential` is `bearer`, `header:X-Api-Key`, `basic:USER`, `query:NAME` or `cookie:NAME`.
 
     Raises:
         ConfigurationError: when `credential` is none of these.
@@ -152,9 +157,8 @@ def any_api(name: str, base_url: str, credential: str, exceptions: Iterable[str]
             "header:X-Api-Key, basic:USER, query:NAME or cookie:NAME"
         )
     values = {
-        "base_url": json.dumps(base_url),  # a JSON string is a YAML string, whatever it holds
-        "credential": _CREDENTIALS[kind].format(json.dumps(detail)),
-        "exceptions": "".join(f"    {exception}: true\n" for exception in exceptions),
+        "base_url": _quoted(base_url),
+        "credential": _CREDENTIALS[kind].format(_quoted(detail)),
     }
     return Entry(
         name=name,
@@ -166,6 +170,11 @@ def any_api(name: str, base_url: str, credential: str, exceptions: Iterable[str]
         examples=(Example("read", "GET /", "allow"),),
         template=fill(_ANY_API, values),
     )
+
+
+def _quoted(value: object) -> str:
+    """Return a value as YAML, which JSON is, whatever it holds; without what could be filled in."""
+    return json.dumps(value).replace("<", "\\u003c")
 
 
 def _entry(name: str, about: dict[str, Any], template: str) -> Entry:

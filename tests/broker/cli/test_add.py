@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import termios
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +19,7 @@ from tests.integration.running_broker import COMMAND
 
 if TYPE_CHECKING:
     from tests.broker.cli.conftest import Commands
+    from tests.components.tls import TestAuthority
 
 KEY = "sk_test_that_nobody_should_see"
 
@@ -101,6 +103,20 @@ def test_any_api_on_this_machine_needs_two_exceptions(broker: Commands) -> None:
     broker.ok(*local, "--insecure-http", "--allow-private", stdin="k\n")
 
 
+def test_a_service_of_ones_own_is_reached_as_it_has_to_be(
+    broker: Commands, tls_authority: TestAuthority
+) -> None:
+    own = ("--set", "host=gitlab.corp.example", "--allow-private", "--ca-file")
+    ca_file = Path(tls_authority.ca_file)
+    here = os.path.relpath(ca_file)
+    broker.ok("add", "gitlab", *own, here, "--secret-stdin", stdin="k\n")
+    document = yaml.safe_load((broker.home / "policies/services/gitlab.yaml").read_text())
+    service = document["services"]["gitlab"]
+    assert (service["allow_private"], service["ca_file"]) == (True, str(ca_file.resolve()))
+    assert "insecure_http" not in service
+    assert broker.run("policy", "check").status == 0
+
+
 def test_secrets_in_vault_are_not_asked_for(
     broker: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +147,9 @@ def test_secrets_in_vault_are_not_asked_for(
         (("stripe", "--agent", "../x", "--secret-stdin"), "k\n", "cannot be the name"),
         (("acme", "--base-url", "acme.example", "--secret-stdin"), "k\n", "base_url"),
         (("acme", "--base-url", "https://a.example", "--credential", "beer"), "", "'bearer'"),
+        (("stripe", "--credential", "bearer", "--secret-stdin"), "k\n", "the catalogue says how"),
+        (("stripe", "--ca-file", "/nowhere.pem", "--secret-stdin"), "k\n", "name a PEM file"),
+        (("stripe", "--ca-file", "/dev/null", "--secret-stdin"), "k\n", "name a PEM file"),
     ],
 )
 def test_a_refusal_says_what_to_mend_and_changes_nothing(

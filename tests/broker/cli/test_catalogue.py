@@ -64,7 +64,9 @@ def test_any_api_takes_exceptions_only_as_they_are_named() -> None:
     text = catalogue.any_api("acme", plain, "bearer").policy("acme", {}, {"key": "embedded:a"})
     with pytest.raises(PolicyError, match="plain http"):
         load_policy([Document("acme.yaml", text)])
-    entry = catalogue.any_api("acme", plain, "bearer", ("insecure_http", "allow_private"))
+    entry = catalogue.any_api("acme", plain, "bearer").reached(
+        {"insecure_http": True, "allow_private": True}
+    )
     policy = load_policy([Document("acme.yaml", entry.policy("acme", {}, {"key": "embedded:a"}))])
     upstream = policy.services["acme"].upstream
     assert upstream is not None
@@ -72,8 +74,21 @@ def test_any_api_takes_exceptions_only_as_they_are_named() -> None:
     assert upstream.allow_private
 
 
+@pytest.mark.parametrize("name", catalogue.names())
+def test_how_any_service_is_reached_can_be_said(name: str) -> None:
+    entry = catalogue.load(name)
+    told: dict[str, str | bool] = {"allow_private": True, "ca_file": '/etc/"<name>.pem'}
+    document = yaml.safe_load(entry.reached(told).template)
+    for service in document["services"].values():
+        assert {key: service[key] for key in told} == told
+        for key in told:
+            del service[key]
+    assert document == yaml.safe_load(entry.template)
+
+
 @pytest.mark.parametrize(
-    "hostile", ['https://a.example", x: "', "https://a.example\nscopes: {}", "https://{a}"]
+    "hostile",
+    ['https://a.example", x: "', "https://a.example\nscopes: {}", "https://{a}", "https://<name>"],
 )
 def test_any_api_cannot_be_made_to_write_other_policy(hostile: str) -> None:
     entry = catalogue.any_api("acme", hostile, f"header:{hostile}")
