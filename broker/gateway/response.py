@@ -16,7 +16,7 @@ from broker.gateway.grammar import (
     read_fields,
     read_framing,
 )
-from broker.gateway.trailers import declared
+from broker.gateway.trailers import LEADING, declared
 from broker.gateway.websocket import SWITCHING
 
 if TYPE_CHECKING:
@@ -34,12 +34,7 @@ _HOP_BY_HOP: Final = frozenset(
 _MISLEADING: Final = frozenset({b"alt-svc", b"broker-error"})
 """`Alt-Svc` would send the agent past the gateway; `Broker-Error` is the broker's own word."""
 
-_OF_THE_UPSTREAM: Final = frozenset(
-    {b"content-location", b"link", b"location", b"set-cookie"}
-    # Where an operation's state is to be had (Azure), and where an upload goes (Google).
-    | {b"azure-asyncoperation", b"operation-location", b"x-goog-upload-url"}
-    | {b"x-goog-upload-control-url"}
-)
+_OF_THE_UPSTREAM: Final = LEADING | {b"set-cookie"}
 """Fields that speak of the upstream's address or sessions, and have to be translated."""
 
 _UNLIKE_ASCII: Final = re.compile(

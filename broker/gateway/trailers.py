@@ -22,9 +22,16 @@ _FRAMING: Final = frozenset(
     {b"connection", b"content-length", b"expect", b"http2-settings", b"keep-alive"}
     | {b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )
-_ROUTING: Final = frozenset(
-    {b"alt-svc", b"content-location", b"forwarded", b"host", b"location", b"max-forwards", b"via"}
-    | NAMES
+LEADING: Final = frozenset(
+    {b"content-location", b"link", b"location"}
+    # Where an operation's state is to be had (Azure), and where an upload goes (Google).
+    | {b"azure-asyncoperation", b"operation-location"}
+    | {b"x-goog-upload-control-url", b"x-goog-upload-url"}
+)
+"""Fields of an answer that say where its client goes on, which `translate` has to see."""
+
+_ROUTING: Final = (
+    frozenset({b"alt-svc", b"forwarded", b"host", b"max-forwards", b"via"}) | LEADING | NAMES
 )
 _AUTHENTICATION: Final = frozenset(
     {b"authentication-info", b"authorization", b"cookie", b"cookie2", b"proxy-authenticate"}
