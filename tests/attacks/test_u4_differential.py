@@ -48,8 +48,9 @@ def run(component: Gate, tmp_path: Path) -> Run:
 def test_u4_upstreams_see_what_was_judged_and_nothing_else(run: Run, seed: int) -> None:
     outcome = run(cases_of(seed, 2500), seed)
     assert not outcome.problems, "\n".join(outcome.problems[:5])
-    # Were nearly everything refused, this would show nothing.
-    assert outcome.share > 0.25
+    # Were nearly everything refused, this would show nothing. It is a third, and less where the
+    # machine is so slow that senders give up.
+    assert outcome.share > 0.15
     assert outcome.untraced < outcome.requests / 50
     for kind in MUTATIONS:
         assert outcome.admitted[kind] > 0, kind

@@ -160,7 +160,7 @@ class Bench:
             "issuer-under-test",
             OidcSettings(**{"issuer": self.issuer.url} | settings),
             Audiences(BROKER, f"{BROKER}/token"),
-            partial(http.get_bytes, self.client, deadline=2.0),
+            partial(http.get_bytes, self.client, deadline=5.0),
             clock=self.wall,
             monotonic=self.monotonic,
         )
@@ -182,7 +182,7 @@ def fake_issuer() -> Iterator[FakeIssuer]:
 @pytest.fixture
 async def identity_bench(fake_issuer: FakeIssuer) -> AsyncIterator[Bench]:
     """All that it takes to verify an issuer's tokens."""
-    async with http.client(timeout=1.0, allow_loopback_http=True) as client:
+    async with http.client(timeout=3.0, allow_loopback_http=True) as client:
         yield Bench(fake_issuer, client)
 
 

@@ -102,6 +102,8 @@ def test_what_is_added_while_it_runs_can_be_used(served: Served, demo_api: int) 
     served.home.run("agents", "enroll", "late", "--scope", "more.read")
     served.process.send_signal(signal.SIGHUP)
     wait_until(lambda: "reading policies and secrets again" in served.log, "SIGHUP to be heard")
+    wanted = ("token", "--agent", "late", "--scope", "more.read")
+    wait_until(lambda: served.home.attempt(*wanted).returncode == 0, "the policy to be in force")
     token = served.token("more.read", "late")
     assert served.call("GET", "/more/v1/orders", token).status_code == 200
 

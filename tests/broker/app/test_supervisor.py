@@ -102,11 +102,14 @@ def test_both_serve_and_all_commands_see_them_as_one_broker(served: Served) -> N
         lambda: json.loads(served.home.run("sessions", "--json"))[0]["requests"] == sent,
         "the use of the grant to be noted by both",
     )
-    text = served.http.get(f"{served.home.control_url}/metrics").text
-    counts = [line for line in text.splitlines() if line.startswith("broker_gateway_requests_tot")]
-    wait_until(
-        lambda: sum(float(line.split()[-1]) for line in counts) == sent, "both to be counted"
-    )
+
+    def counted() -> float:
+        text = served.http.get(f"{served.home.control_url}/metrics").text
+        lines = text.splitlines()
+        counts = [line for line in lines if line.startswith("broker_gateway_requests_tot")]
+        return sum(float(line.split()[-1]) for line in counts)
+
+    wait_until(lambda: counted() == sent, "both to be counted")
     assert metric(served, "broker_workers") == 2
     heads = {line.partition(":")[0] for line in served.home.run("audit", "head").splitlines()}
     assert heads >= BOTH

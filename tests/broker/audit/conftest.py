@@ -20,6 +20,12 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def headless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no head written meanwhile, which commits what waits."""
+    monkeypatch.setattr("broker.audit.journal.HEAD_SECONDS", 3600.0)
+
+
+@pytest.fixture
 def journal(directory: Path) -> Journal:
     """A journal at noon, not opened yet."""
     return Journal(directory, signing_key(), trusted(), clock=lambda: NOON)

@@ -32,7 +32,11 @@ async def trail(journal: Journal) -> AsyncIterator[AuditTrail]:
 
 
 @pytest.fixture
-async def crowded(trail: AuditTrail, monkeypatch: pytest.MonkeyPatch) -> AuditTrail:
+async def crowded(
+    headless: None,  # noqa: ARG001
+    trail: AuditTrail,
+    monkeypatch: pytest.MonkeyPatch,
+) -> AuditTrail:
     """A trail whose last commit served a crowd, which it waits for again."""
     monkeypatch.setattr(module, "_GATHER_SECONDS", 3600.0)
     await asyncio.gather(*(trail.record(record()) for _ in range(4)))
@@ -133,6 +137,7 @@ async def test_a_failure_is_told_to_whoever_would_have_waited(
     assert check(directory).whole
 
 
+@pytest.mark.usefixtures("headless")
 async def test_it_is_refused_where_too_much_is_beside(
     journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

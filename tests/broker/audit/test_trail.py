@@ -113,6 +113,7 @@ async def test_many_waiting_records_share_a_commit(trail: AuditTrail, commits: l
     assert len(commits) < 100
 
 
+@pytest.mark.usefixtures("headless")
 async def test_a_commit_waits_for_others_only_after_it_served_a_crowd(
     trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ async def test_a_flood_that_nobody_waits_for_is_written_in_batches(
     assert commits == [46]
 
 
+@pytest.mark.usefixtures("headless")
 async def test_what_nobody_waits_for_is_not_written_until_the_nap_is_over(
     directory: Path, trail: AuditTrail, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -278,6 +280,7 @@ async def test_a_trail_that_was_closed_can_be_started_again(
     assert check(directory).whole
 
 
+@pytest.mark.usefixtures("headless")
 async def test_a_full_queue_refuses(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_GATHER_SECONDS", 3600.0)
     trail = AuditTrail(journal, queue_limit=5)

@@ -306,7 +306,7 @@ async def test_an_agent_that_hangs_up_is_not_waited_for(gateway: GatewayBench) -
 async def test_an_aborted_body_closes_the_upstream(gateway: GatewayBench) -> None:
     async with gateway.connect() as wire:
         await wire.send(gateway.head(b"POST", b"/api/x", b"Content-Length: 1000") + b"abc")
-        await asyncio.sleep(0.05)
+        await until(lambda: b"POST" in gateway.upstream.bytes_received)
     await gateway.upstream.until_aborted()
     assert not gateway.upstream.requests
     assert (await gateway.call(b"GET", b"/api/x")).status == 200
@@ -484,10 +484,10 @@ async def test_a_slow_stream_is_not_an_idle_one(gateway: GatewayBench) -> None:
     async def drip(_: Received, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
         for _step in range(10):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
             writer.write(b"x")
 
-    gateway.load(impatient(idle="600ms", first_byte="600ms"))
+    gateway.load(impatient(idle="2s", first_byte="2s"))
     gateway.upstream.answer = drip
     assert (await gateway.call(b"GET", b"/api/x")).body == b"x" * 10
 
@@ -531,6 +531,7 @@ async def crowded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     monkeypatch.setattr(module, "_GATHER_SECONDS", 3600.0)
     monkeypatch.setattr(module, "_BESIDE_SECONDS", 3600.0)
     monkeypatch.setattr(module, "_LAZY_SECONDS", 3600.0)
+    monkeypatch.setattr("broker.audit.journal.HEAD_SECONDS", 3600.0)  # a commit of its own
     async with gateway_bench(tmp_path, trail=trail) as bench:
         token = bench.token()
         bench.token = lambda *_, **__: token  # type: ignore[method-assign]

@@ -200,15 +200,15 @@ async def test_an_expired_grant_ends_its_websocket(gateway: GatewayBench) -> Non
 
 
 async def test_a_websocket_in_which_nothing_moves_is_closed(gateway: GatewayBench) -> None:
-    fields = f"{WHERE}, timeouts: {{idle: 1s}}"
+    fields = f"{WHERE}, timeouts: {{idle: 3s}}"
     async with (
         service(gateway, fields=fields, ping_interval=None),
         websocket(gateway, ping_interval=None) as socket,
     ):
-        for _ in range(8):  # longer than the time-out, but for something every now and then
+        for _ in range(9):  # longer than the time-out, but for something every now and then
             await socket.send("x")
             assert await socket.recv() == "x"
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
         await cut_short(socket)
     assert (await last_outcome(gateway))["detail"].startswith("upstream_timeout")
 

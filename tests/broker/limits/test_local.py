@@ -30,6 +30,7 @@ from tests.contracts.counts import (
     rate,
     rated,
     refused,
+    settled,
     taken,
 )
 
@@ -82,18 +83,17 @@ async def test_the_places_of_a_process_that_lives_are_kept(
     tmp_path: Path, storage: SqliteStorage
 ) -> None:
     keeper, other = (
-        LocalCounts(tmp_path / "limits.db", storage.totals, held_for=0.6) for _ in range(2)
+        LocalCounts(tmp_path / "limits.db", storage.totals, held_for=1.8) for _ in range(2)
     )
     quota = place(1)
     keeping = asyncio.create_task(keeper.keep())
     held = await taken(keeper, quota)
     assert isinstance(held, Ticket)
     for _ in range(10):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
         assert refused(await taken(other, quota)).kind == "concurrent"
     keeper.give_back(held)
-    await asyncio.sleep(0.5)
-    assert isinstance(await taken(other, quota), Ticket)
+    await settled(other, quota)
     keeping.cancel()
     await keeper.close()
     await other.close()

@@ -104,8 +104,10 @@ async def test_a_key_that_ssh_signs_and_openssh_can_read(
 async def test_without_a_word_on_its_lease_no_ssh_key_is_signed(
     provider: Provider, ssh: str
 ) -> None:
+    # Not RSA, which OpenBao may look for a key of for longer than is waited.
+    given = {**SSH, "parameters": {**SSH["parameters"], "key_type": "ed25519"}}
     with pytest.raises(ProviderError, match="could not be revoked"):
-        await mint(provider(ssh), request(path="issue/task", **SSH))
+        await mint(provider(ssh), request(path="issue/task", **given))
 
 
 async def test_a_one_time_password_is_leased_and_revoked(
