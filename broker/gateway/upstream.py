@@ -7,7 +7,9 @@ nothing after it, the request sent whole, and both sides willing to go on.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol, cast
+import socket
+import sys
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from broker.gateway.framing import UntilCloseBody
 from broker.gateway.grammar import Malformed
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from broker.gateway.framing import Body
     from broker.gateway.limits import GatewayLimits
     from broker.gateway.response import ResponseHead
+
+_SMALL_PIECE: Final = 1024
+_PIECES_OF_A_STREAM: Final = 8
 
 
 class Receiver(Protocol):
@@ -99,6 +104,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._used = False
         self._buffer = b""
         self._interims = 0
+        self._small_pieces = 0
         self._head: ResponseHead | None = None
         self._body: Body | None = None
 
@@ -115,7 +121,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver = receiver
         self._method = method
         self._whole = whole
-        self._interims = 0
+        self._interims = self._small_pieces = 0
         self._head = self._body = None
         self.write(head)
 
@@ -251,7 +257,22 @@ class UpstreamConnection(asyncio.Protocol):
         if body.done:
             self._end(receiver, head, body, content)
         elif content:
+            if len(data) <= _SMALL_PIECE:
+                self._small_pieces += 1
+                if self._small_pieces == _PIECES_OF_A_STREAM:
+                    self._acknowledge_less()
             receiver.content(content, done=False)
+
+    def _acknowledge_less(self) -> None:
+        """Acknowledge every other event of a stream, where each would be, at once (tcp(7)).
+
+        An acknowledgement without data costs a fifth of passing an event on. Of a service that
+        waits for one before it sends more (RFC 896), or is slow, the kernel notices with the first
+        that comes late, by 40 ms, and acknowledges each piece again.
+        """
+        if sys.platform == "linux" and self._transport is not None:
+            connection = self._transport.get_extra_info("socket")
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
 
     def _end(self, receiver: Receiver, head: ResponseHead, body: Body, content: bytes) -> None:
         if self._receiver is None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import sys
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -215,3 +217,34 @@ async def test_both_directions_at_once(gateway: GatewayBench) -> None:
         assert await wire.chunk() == b"first"
         await wire.send(b"x" * 50)
         assert await wire.chunk() == b"second"
+
+
+_SEGMENTS_RECEIVED = slice(140, 144)
+"""Where Linux's `struct tcp_info` has `tcpi_segs_in`."""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is read as Linux has it")
+async def test_not_each_event_of_a_stream_is_acknowledged_by_itself(gateway: GatewayBench) -> None:
+    acknowledgements = []
+
+    def received(connection: socket.socket) -> int:
+        told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _SEGMENTS_RECEIVED.stop)
+        return int.from_bytes(told[_SEGMENTS_RECEIVED], sys.byteorder)
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        # Not used again: a connection on which both sides have sent acknowledges less anyway.
+        writer.write(EVENTS.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+        before = received(connection)
+        for _event in range(60):
+            writer.write(b"9\r\ndata: x\n\n\r\n")
+            await asyncio.sleep(0.002)
+        acknowledgements.append(received(connection) - before)
+        writer.write(b"0\r\n\r\n")
+
+    gateway.upstream.answer = answer
+    for _try in range(10):  # one pause of 40 ms, and the kernel acknowledges each again
+        assert (await gateway.call(b"GET", b"/api/x")).body == b"data: x\n\n" * 60
+        if acknowledgements[-1] < 50:
+            break
+    assert min(acknowledgements) < 50
