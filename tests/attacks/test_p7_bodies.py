@@ -286,10 +286,12 @@ async def test_p7_without_a_rule_bodies_flow_as_they_come(judged: GatewayBench) 
 async def test_p7_a_grant_revoked_while_its_body_comes_is_refused(judged: GatewayBench) -> None:
     async with judged.connect() as connection:
         head = judged.head(
-            b"POST", b"/api/v1/refunds", JSON, b"Content-Length: 32", token=judged.token(*ALL)
+            *(b"POST", b"/api/v1/refunds", JSON, b"Content-Length: 32", b"Expect: 100-continue"),
+            token=judged.token(*ALL),
         )
-        await connection.send(head + GOOD[:20])
-        await asyncio.sleep(0.05)
+        await connection.send(head)
+        assert (await connection.head()).status == 100
+        await connection.send(GOOD[:20])
         judged.server.cut(lambda grant: grant.agent == AGENT)
         response = await connection.response(b"POST")
     assert (response.status, response.error) == (401, "token_invalid")

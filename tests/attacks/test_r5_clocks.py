@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -176,6 +177,13 @@ async def test_r4_r5_a_suspended_broker_wakes_up_distrustful(tmp_path: Path) -> 
         for reader, writer in connections:
             writer.write(place.head(token, "POST", "/v1/before", "Content-Length: 0"))
             assert (await reader.readuntil(b"\r\n\r\nok")).startswith(b"HTTP/1.1 200 ")
+
+        async def noted() -> bool:
+            told = await asyncio.to_thread(place.home.run, "sessions", "--json")
+            return bool(sum(one["requests"] for one in json.loads(told)) == len(connections))
+
+        # Whoever is stopped while he writes it holds the database.
+        await place.until(noted, "the use to be written down")
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         await asyncio.to_thread(place.home.run, "revoke", _session(place, token), "--yes")

@@ -97,7 +97,7 @@ async def test_t2_json_with_two_readings(
 ) -> None:
     started = time.perf_counter()
     response = await token_client.post("/token", content=body, headers=JSON)
-    assert time.perf_counter() - started < 1  # a bound against hangs; the work itself is short
+    assert time.perf_counter() - started < 20  # a bound against hangs; the work itself is short
     assert (response.status_code, response.json()["error"]) == (400, "invalid_request")
     (record,) = token_bench.records()
     assert record["decision"] == "deny"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -290,5 +289,5 @@ async def test_a_store_that_fails_is_on_record(token_bench: TokenBench) -> None:
     await token_bench.storage.close()
     with pytest.raises(StorageError):
         await token_bench.status.revoke(asking(token), token.encode())
-    await asyncio.sleep(0.05)
+    await token_bench.trail.close()
     assert token_bench.records("token.revoke")[-1]["decision"] == "error"

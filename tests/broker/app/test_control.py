@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-def app() -> FastAPI:
-    """An application that says how much it was sent."""
+def app(begun: asyncio.Event) -> FastAPI:
+    """An application that says how much it was sent, and when it has begun to be slow."""
     application = FastAPI()
 
     @application.post("/count")
@@ -27,6 +27,7 @@ def app() -> FastAPI:
 
     @application.get("/slow")
     async def slow() -> str:
+        begun.set()
         await asyncio.sleep(0.3)
         return "done"
 
@@ -34,11 +35,13 @@ def app() -> FastAPI:
 
 
 @asynccontextmanager
-async def serving(connections: int = 1024) -> AsyncIterator[tuple[ControlServer, int]]:
+async def serving(
+    connections: int = 1024, begun: asyncio.Event | None = None
+) -> AsyncIterator[tuple[ControlServer, int]]:
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setblocking(False)
     port = listener.getsockname()[1]
-    server = ControlServer(app(), drain=5, connections=connections)
+    server = ControlServer(app(begun or asyncio.Event()), drain=5, connections=connections)
     await server.start(listener)
     try:
         yield server, port
@@ -117,10 +120,11 @@ async def test_a_connection_serves_several_requests() -> None:
 
 
 async def test_closing_lets_a_request_under_way_end() -> None:
-    async with serving() as (server, port):
+    begun = asyncio.Event()
+    async with serving(begun=begun) as (server, port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /slow HTTP/1.1\r\nHost: x\r\n\r\n")
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(begun.wait(), 20)
         await server.close()
         assert (await reader.read()).endswith(b'"done"')
         writer.close()

@@ -110,7 +110,7 @@ def test_both_serve_and_all_commands_see_them_as_one_broker(served: Served) -> N
         return sum(float(line.split()[-1]) for line in counts)
 
     wait_until(lambda: counted() == sent, "both to be counted")
-    assert metric(served, "broker_workers") == 2
+    wait_until(lambda: metric(served, "broker_workers") == 2, "both to be counted")
     heads = {line.partition(":")[0] for line in served.home.run("audit", "head").splitlines()}
     assert heads >= BOTH
     assert "GET /v1/orders | 200" in served.home.run("logs")
@@ -148,7 +148,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_chain_goes_on(served: Serve
     )
     assert first in children(served.process.pid)
     assert metric(served, "broker_worker_restarts_total") == 1
-    assert metric(served, "broker_workers") == 2
+    wait_until(lambda: metric(served, "broker_workers") == 2, "both to be counted")
     before = len([one for one in served.home.records() if one["writer"] == "main.2"])
     wait_until(
         lambda: (
@@ -246,7 +246,7 @@ def test_a_successor_that_cannot_start_is_tried_again_while_the_other_serves(
     assert metric(served, "broker_workers") == 1
     path.write_text(good)
     wait_for(served, "worker 2 is ready")
-    assert metric(served, "broker_workers") == 2
+    wait_until(lambda: metric(served, "broker_workers") == 2, "both to be counted")
     wait_until(lambda: served.ready()["status"] == "ok", "all to be well")
 
 
