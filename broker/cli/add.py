@@ -154,7 +154,7 @@ def _trusted(ca_file: Path) -> str:
     """Return a CA file's absolute path; raise `ConfigurationError` if it holds no certificate."""
     from broker.http import authorities
 
-    path = str(ca_file.resolve())
+    path = str(ca_file.absolute())  # a link stays one: it may lead to a newer file by tomorrow
     authorities(path)
     return path
 

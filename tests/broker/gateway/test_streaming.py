@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fakes.upstream import Received, reply
+from tests.fakes.gateway import gateway_bench, policy_text
+from tests.fakes.upstream import Received, recording_upstream, reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
+    from tests.components.tls import TestAuthority
     from tests.fakes.gateway import GatewayBench
 
 MIB = 1 << 20
@@ -248,3 +251,30 @@ async def test_not_each_event_of_a_stream_is_acknowledged_by_itself(gateway: Gat
         if acknowledgements[-1] < 50:
             break
     assert min(acknowledgements) < 50
+
+
+async def test_a_stream_over_tls_comes_piece_by_piece(
+    tmp_path: Path, tls_authority: TestAuthority
+) -> None:
+    context = tls_authority.certificate("localhost").context()
+    passed = asyncio.Semaphore(0)
+
+    async def answer(_: Received, writer: asyncio.StreamWriter) -> None:
+        writer.write(EVENTS)
+        for _event in range(20):
+            writer.write(b"9\r\ndata: x\n\n\r\n")
+            await passed.acquire()
+        writer.write(b"0\r\n\r\n")
+
+    async with gateway_bench(tmp_path / "audit") as bench, recording_upstream(context) as secure:
+        secure.answer = answer
+        bench.upstream.port = secure.port
+        where = "base_url: https://localhost:PORT, allow_private: true"
+        bench.load(policy_text(f"{where}, ca_file: {tls_authority.ca_file}"))
+        async with bench.connect() as wire:
+            await wire.send(bench.head(b"GET", b"/api/x"))
+            assert (await wire.head()).status == 200
+            for _event in range(20):
+                assert await wire.chunk() == b"data: x\n\n"
+                passed.release()
+            assert await wire.chunk() == b""
