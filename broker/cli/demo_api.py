@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import socketserver
 import sys
 import threading
@@ -98,8 +99,10 @@ def main() -> None:
     if not key:
         raise SystemExit("the demo API reads its key from the first line of stdin")
     server = DemoServer(key)
-    sys.stdout.write(f"{server.server_address[1]}\n")
-    sys.stdout.flush()
+    try:
+        os.write(sys.stdout.fileno(), b"%d\n" % server.server_address[1])
+    except BrokenPipeError:
+        return
     threading.Thread(target=server.serve_forever, daemon=True).start()
     sys.stdin.read()
     server.shutdown()

@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -105,6 +106,8 @@ def dev(
     json: output.JsonOption = False,
 ) -> None:
     """Watch it work: a whole broker on temporary state, and the main job played once."""
+    # Until the broker hears it, this signal would end the process and leave the state behind.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     with _demo_home(home) as place, _demo_api() as starting:
         # While the demo API starts, this process imports what the broker is made of.
         from broker.app.logs import configure_logging

@@ -192,6 +192,7 @@ def test_c1_all_is_owner_only_under_umask_000(home: BrokerHome) -> None:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at /proc")
 def test_c2_the_demo_api_is_told_its_key_where_nobody_else_can_read_it(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "VENDOR_KEY": CANARIES["env"]}
+    environment["TMPDIR"] = str(tmp_path)
 
     def demo_apis() -> list[Path]:
         return [p for p in descendants() if b"broker.cli.demo_api" in command_line(p)]

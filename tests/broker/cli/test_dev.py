@@ -129,6 +129,25 @@ def test_it_stays_up_and_what_it_prints_works_as_printed(
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("early", ["broker-dev-*", "broker-dev-*/broker.toml"])
+def test_it_leaves_nothing_however_early_it_is_ended(
+    tmp_path: Path, early: str, number: signal.Signals
+) -> None:
+    with subprocess.Popen(
+        [COMMAND, "dev", "--control-port", "0", "--gateway-port", "0"],
+        env=environment(tmp_path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        wait_until(lambda: any(tmp_path.glob(early)), "its state to be there")
+        process.send_signal(number)
+        told, _ = process.communicate(timeout=30)
+    assert b"Traceback" not in told
+    assert not list(tmp_path.iterdir())
+
+
 def try_what_is_printed(text: str, environment: dict[str, str]) -> str:
     """Run the commands that are printed for another terminal, but those that wait for people."""
     commands = re.findall(
