@@ -33,8 +33,19 @@ def test_what_the_agent_gets_to_see() -> None:
 
 
 def test_fields_to_translate_are_set_aside() -> None:
-    found = read(head(b"Location: /x", b"Set-Cookie: a=b", b"Content-Length: 0", b"X: y"))
-    assert [field.key for field in found.translated] == [b"location", b"set-cookie"]
+    leading = [
+        *(
+            b"location",
+            b"content-location",
+            b"link",
+            b"operation-location",
+            b"azure-asyncoperation",
+        ),
+        *(b"x-goog-upload-url", b"x-goog-upload-control-url", b"set-cookie"),
+    ]
+    lines = [name.title() + b": /x" for name in leading]
+    found = read(head(*lines, b"Content-Length: 0", b"X: y"))
+    assert [field.key for field in found.translated] == leading
     assert found.start == b"HTTP/1.1 200 OK\r\nX: y\r\nContent-Length: 0\r\n"
     assert found.ready is None
 

@@ -38,6 +38,14 @@ def test_what_may_never_pass_is_not_declared(name: bytes, upper: bool, twin: boo
 
 
 @pytest.mark.parametrize(
+    "name",
+    [b"Link", b"Location", b"Operation-Location", b"Azure-AsyncOperation", b"x-goog-upload-url"],
+)
+def test_where_a_client_goes_on_is_not_said_where_nothing_translates_it(name: bytes) -> None:
+    assert declared([field(b"Trailer", name)]) == frozenset()
+
+
+@pytest.mark.parametrize(
     ("value", "takes"),
     [(b"trailers", True), (b"gzip, Trailers", True), (b"gzip", False), (b"trailersx", False)],
 )
